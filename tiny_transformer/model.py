@@ -1,0 +1,159 @@
+"""The whole model: ids in, logits out.
+
+Left out: losses, sampling, loading and saving; they are verbs, and live elsewhere.
+Read before: `embeddings.py`, `transformer_block.py`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tiny_transformer import attention, embeddings
+from tiny_transformer.config import ModelConfig
+from tiny_transformer.embeddings import Embeddings
+from tiny_transformer.initialization import initial_weight
+from tiny_transformer.kv_cache import KVCache
+from tiny_transformer.normalization import make_norm
+from tiny_transformer.transformer_block import TransformerBlock
+from tiny_transformer.utils.reference import is_reference
+
+
+class Unembedding(nn.Module):
+    """hidden (…, d_model) to logits (…, vocab): one matrix, its own or the token embedding's, and the soft-cap."""
+
+    def __init__(self, config: ModelConfig, token: Tensor) -> None:
+        super().__init__()
+        self.weight = token if config.tie_weights else nn.Parameter(torch.empty_like(token))  # tied: Press & Wolf 2017
+        self.softcap = config.logit_softcap
+
+    def forward(self, hidden: Tensor) -> Tensor:  # noqa: D102
+        logits = F.linear(hidden, self.weight)  # (batch, seq, vocab)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)  # Gemma 2: linear near 0, never beyond the cap
+        return logits
+
+
+class TinyTransformerLM(nn.Module):
+    """A transformer language model: logits = unembed(norm(block_n(… block_1(embeddings(ids)))))."""
+
+    frequencies: Tensor
+    slopes: Tensor
+
+    def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
+        """Make the model and its first weights; without a seed, one is drawn from torch's generator."""
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
+        self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
+        self.unembed = Unembedding(config, self.embeddings.token.weight)
+        if config.position == "rotary":
+            frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+            self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        if config.position == "alibi":
+            self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads), persistent=False)
+        init_weights(self, int(torch.randint(2**31, (), device="cpu").item()) if seed is None else seed)
+
+    def forward(
+        self, ids: Tensor, mask: Tensor | None = None, *, cache: KVCache | None = None, token_types: Tensor | None = None
+    ) -> Tensor:
+        """ids (batch, seq) to logits (batch, seq, vocab). The other arguments are `hidden`'s."""
+        logits: Tensor = self.unembed(self.hidden(ids, mask, cache=cache, token_types=token_types))
+        return logits
+
+    def hidden(self, ids: Tensor, mask: Tensor | None = None, *, cache: KVCache | None = None, token_types: Tensor | None = None) -> Tensor:
+        """The residual stream after the last norm: (batch, seq, d_model).
+
+        `mask` is boolean, True = may look, (seq, seq) or (batch, seq, seq), and can only hide more than the config does.
+        `cache` holds earlier positions: pass only the new ids, and the same cache again.
+        Raises ValueError for ids of another shape, outside the vocabulary, or too many for learned positions.
+        """
+        self._check_ids(ids, 0 if cache is None else cache.length)
+        seq = ids.size(1)
+        positions = torch.arange(seq, device=ids.device) if cache is None else cache.positions(seq)
+        if cache is not None:
+            mask = attention.join_masks(cache.mask(seq), mask)
+        bias = self._score_bias(seq, seq if cache is None else cache.length + seq)
+        rotate = self._rotation(positions)
+        try:
+            x = self.embeddings(ids, positions, token_types)
+        except IndexError:
+            raise ValueError(
+                f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self.config.vocab_size - 1} "
+                f"(vocab_size={self.config.vocab_size}). Was another tokenizer used?"
+            ) from None
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, bias=bias, rotate=rotate, cache=None if cache is None else cache.layers[index])
+        out: Tensor = self.norm(x)
+        return out
+
+    def _check_ids(self, ids: Tensor, start: int) -> None:
+        if ids.dim() != 2:
+            raise ValueError(f"ids have shape {tuple(ids.shape)}: they must be (batch, seq). Add the batch dimension with ids[None]")
+        end, limit = start + ids.size(1), self.config.max_seq_len
+        if self.config.position in ("learned", "sinusoidal") and end > limit:
+            raise ValueError(
+                f"{end} tokens: the model has {self.config.position} positions for max_seq_len={limit}. Pass the last {limit} tokens"
+            )
+
+    def _score_bias(self, query_len: int, key_len: int) -> Tensor | None:
+        return embeddings.alibi_bias(self.slopes, query_len, key_len) if self.config.position == "alibi" else None
+
+    def _rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor] | None:
+        if self.config.position != "rotary":
+            return None
+        if is_reference():
+            theta, scaling = self.config.rope_theta, self.config.rope_scaling
+            return lambda x: embeddings.apply_rotary(x, positions, theta, scaling)
+        cos, sin = embeddings.rotation(positions, self.frequencies)
+        return partial(embeddings.rotate, cos=cos, sin=sin)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embeddings.token.weight.device
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every parameter once, by its public name; a tied output is not repeated."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy `weights` in, strictly. Raises ValueError with all missing, unexpected and misshapen names at once."""
+        own = self.weights()
+        problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
+        problems += [f"unexpected {name} {tuple(weights[name].shape)}" for name in weights if name not in own]
+        problems += [
+            f"{name} has shape {tuple(weights[name].shape)}, must be {tuple(own[name].shape)}"
+            for name in own
+            if name in weights and own[name].shape != weights[name].shape
+        ]
+        if problems:
+            raise ValueError(f"the weights do not fit the config ({len(problems)} differences): " + "; ".join(problems))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(weights[name])
+
+
+def init_weights(model: TinyTransformerLM, seed: int) -> None:
+    """Fill every weight by the table of `initialization.py`. The same seed gives the same numbers on every device."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.is_meta:
+                parameter.copy_(torch.from_numpy(initial_weight(name, tuple(parameter.shape), model.config, seed)))
+
+
+if __name__ == "__main__":
+    config = ModelConfig(d_model=64, n_layers=2)
+    model = TinyTransformerLM(config, seed=0)
+    ids = torch.randint(config.vocab_size, (2, 16))
+    logits = model(ids)
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    print("ids", tuple(ids.shape), "hidden", tuple(model.hidden(ids).shape), "logits", tuple(logits.shape))
+    print(f"{config.n_parameters:,} parameters, first loss {loss.item():.3f}, ln(vocab_size) {math.log(config.vocab_size):.3f}")
+    with attention.record_weights() as weights:
+        model(ids)
+    print("attention weights of", len(weights), "layers, each", tuple(weights[0].shape))
