@@ -8,7 +8,6 @@ from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 
 
-
 def random_ids(config, *shape, seed=0):
     return torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 

@@ -151,7 +151,8 @@ def test_equals_transformers_rotary_families(family):
     """Rotary positions, RMS norm, SwiGLU, grouped keys (and QK-norm) as in Llama (and Qwen 3)."""
     transformers = pytest.importorskip("transformers", reason="the peer that is compared with")
     sizes = {"vocab_size": 17, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 12, "rms_norm_eps": 1e-5, "head_dim": 6, "attn_implementation": "eager"}  # fmt: skip
+             "num_key_value_heads": 2, "max_position_embeddings": 12, "rms_norm_eps": 1e-5, "head_dim": 6,
+             "attn_implementation": "eager"}  # fmt: skip
     if family == "llama":
         theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes)).eval()
     else:

@@ -102,12 +102,12 @@ def recommend(hardware: Hardware) -> Advice:
     """
     for row in TABLE:
         if _satisfies(hardware, row) and _fits(hardware, row):
-            return Advice(row.config, _on(row), _why(hardware, row))
-    return Advice(TABLE[-1].config, _on(TABLE[-1]), f"{_why(hardware, TABLE[-1])}; memory is short, close other programs")
+            return Advice(row.config, _on(hardware, row), _why(hardware, row))
+    return Advice(TABLE[-1].config, _on(hardware, TABLE[-1]), f"{_why(hardware, TABLE[-1])}; memory is short, close other programs")
 
 
-def _on(row: Row) -> TrainConfig:
-    return replace(row.training, device=row.accelerator)
+def _on(hardware: Hardware, row: Row) -> TrainConfig:
+    return row.training if row.accelerator == hardware.accelerator else replace(row.training, device=row.accelerator)
 
 
 def training_memory_gb(config: ModelConfig, batch_size: int) -> float:

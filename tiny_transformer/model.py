@@ -43,8 +43,8 @@ class TinyTransformerLM(nn.Module):
     frequencies: Tensor
     slopes: Tensor
 
-    def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
-        """Make the model and its first weights; without a seed, one is drawn from torch's generator."""
+    def __init__(self, config: ModelConfig, seed: int | None = None, *, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Make the model with `weights`, or with first weights; without a seed, one is drawn from torch's generator."""
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
@@ -56,6 +56,9 @@ class TinyTransformerLM(nn.Module):
             self.register_buffer("frequencies", frequencies.float(), persistent=False)
         if config.position == "alibi":
             self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads), persistent=False)
+        if weights is not None:
+            self.load_weights(weights)
+            return
         init_weights(self, int(torch.randint(2**31, (), device="cpu").item()) if seed is None else seed)
 
     def forward(

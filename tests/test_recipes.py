@@ -1,0 +1,78 @@
+"""Recipes: settings only, valid, and where the guide expects them."""
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from tiny_transformer.config import ConfigError, ModelConfig, TrainConfig
+from tiny_transformer.recipes import PROMPTS, RECIPES, Recipe, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_complete(name):
+    made = RECIPES[name]
+    assert made.name == name and made.summary and made.out.startswith("checkpoints/")
+    assert (made.data.corpus is None) != (made.data.data is None)
+    assert made.data.corpus in PROMPTS
+    assert made.fallback_corpus is None or made.fallback_corpus in PROMPTS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_steps_are_used_up_by_evaluations_and_saves(name):
+    training = RECIPES[name].training
+    assert training.eval_every <= training.max_steps and training.save_every <= training.max_steps
+    assert training.warmup_steps < training.max_steps
+
+
+def test_the_guides_places():
+    assert RECIPES["shakespeare"].out == "checkpoints/shakespeare"
+    assert RECIPES["shakespeare"].log_too == "experiments/shakespeare/logs.txt"
+    assert RECIPES["shakespeare"].training.max_steps == 10_000
+    assert RECIPES["quick"].out == "checkpoints/demo" and RECIPES["quick"].also_save == "demo_model.pt"
+    assert RECIPES["quick"].training.max_steps == 2000
+
+
+def test_the_labs_model():
+    lab = RECIPES["lab"]
+    model = lab.model
+    assert (model.n_layers, model.n_heads, model.d_model, model.max_seq_len) == (6, 6, 384, 256)
+    assert lab.training.batch_size * model.max_seq_len == 16_384
+    assert model.dropout == 0.2 and lab.training.max_steps == 5000
+    assert abs(model.n_parameters - model.d_model * model.max_seq_len - 10.65e6) < 0.01e6
+
+
+def test_nanogpts_laptop_setting():
+    laptop = RECIPES["laptop"]
+    model, training = laptop.model, laptop.training
+    assert (model.n_layers, model.d_model, model.max_seq_len, training.batch_size, training.max_steps) == (4, 128, 64, 12, 2000)
+
+
+def test_a_recipe_is_frozen_and_can_be_changed_by_making_a_new_one():
+    with pytest.raises(FrozenInstanceError):
+        RECIPES["demo"].name = "other"
+    changed = replace(RECIPES["demo"], training=replace(RECIPES["demo"].training, max_steps=3))
+    assert changed.training.max_steps == 3 and RECIPES["demo"].training.max_steps != 3
+
+
+def test_only_an_offline_text_stands_in():
+    for made in RECIPES.values():
+        assert made.fallback_corpus in (None, "pitches")
+    assert RECIPES["demo"].fallback_corpus == "pitches"
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(ConfigError) as caught:
+        recipe("shakespear")
+    assert all(name in str(caught.value) for name in RECIPES)
+
+
+def test_every_field_says_what_it_is():
+    assert {f.name for f in fields(Recipe)} >= {"name", "summary", "data", "model", "training", "out", "prompt"}
+    assert all(isinstance(r.model, ModelConfig) and isinstance(r.training, TrainConfig) for r in RECIPES.values())
+
+
+def test_recipes_need_no_engine():
+    code = "import sys, tiny_transformer.recipes; sys.exit(bool({'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,88 @@
+"""The text behind a run: read it, split it, find it again later, and say what a prompt has to do with it.
+
+Read before: corpora/, training/dataset.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tiny_transformer import corpora
+from tiny_transformer.config import DataConfig
+from tiny_transformer.corpora.corpus import Corpus, Progress
+from tiny_transformer.recipes import PROMPTS, Recipe
+from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.training.dataset import split
+from tiny_transformer.utils.atomic import atomic_save
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text, ready to learn from."""
+
+    data: DataConfig
+    """The settings that were really used: a fallback is written in here."""
+    corpus: Corpus
+    train: str
+    val: str
+
+
+def read(data: DataConfig, base: Recipe | None = None, progress: Progress | None = None) -> tuple[Reading, list[str]]:
+    """Load and split a text. The recipe's own text, when it can't be had, is replaced by the recipe's fallback.
+
+    Returns the reading and what to say about it. Raises ValueError or OSError when there is no text.
+    """
+    notes: list[str] = []
+    try:
+        corpus = _load(data, progress)
+    except (ValueError, OSError) as error:
+        fallback = base.fallback_corpus if base is not None and data.corpus == base.data.corpus else None
+        if fallback is None:
+            raise
+        notes.append(f"{str(error).split('. ')[0]}. Reading the built-in text {fallback} instead")
+        data = replace(data, corpus=fallback)
+        corpus = _load(data, None)
+    train, val = split(corpus.text, data.val_share)
+    return Reading(data, corpus, train, val), notes
+
+
+def _load(data: DataConfig, progress: Progress | None) -> Corpus:
+    return corpora.load(data.corpus or data.data or "", size=data.size, progress=progress)
+
+
+def training_text(record: Mapping[str, Any]) -> str | None:
+    """The text a run learned from, found through its record; None when it can't be had any more, or only by a download."""
+    try:
+        data = DataConfig(**record["data"])
+        if data.data == "-" or data.corpus in {info.name for info in corpora.describe() if not info.offline}:
+            return None
+        return read(data)[0].train
+    except (KeyError, TypeError, ValueError, OSError):
+        return None
+
+
+def choose_prompt(wanted: str | None, corpus: str, tokenizer: Tokenizer, text: str) -> str:
+    """The opening of the samples: the wanted one (an unknown character is an error), else one that suits the text."""
+    if wanted is not None:
+        tokenizer.encode(wanted)
+        return wanted
+    fitting = [prompt for prompt in (*PROMPTS.get(corpus, ()), "\n") if prompt in text]
+    return fitting[0] if fitting else text[:1]
+
+
+def save_text(path: str | Path, text: str) -> None:
+    """Write a text file, all of it or nothing; folders on the way are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    atomic_save(path, write)
+
+
+def prompt_note(prompt: str, text: str | None) -> str | None:
+    """One line when a prompt does not occur in the training text: what follows it is then a guess at something never seen."""
+    if text is None or not prompt.strip() or prompt in text:
+        return None
+    return f"{prompt!r} does not occur in the training text: the model has never seen it, and makes of it what it can"

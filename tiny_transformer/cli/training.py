@@ -1,0 +1,232 @@
+"""From a decided job to a finished run: read, check, train, show, report, draw. `tiny train` and `tiny demo` both end here.
+
+Everything is checked before the first directory is made. Read before: settings.py, display.py, report.py, training/trainer.py.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiny_transformer.cli.display import TrainingDisplay, duration
+from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
+from tiny_transformer.cli.screen import Screen, downloading
+from tiny_transformer.cli.settings import Job
+from tiny_transformer.cli.texts import Reading, choose_prompt, read
+from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig
+from tiny_transformer.corpora.text_statistics import overlap
+from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.run import Run
+from tiny_transformer.sampling.generator import TextGenerator
+from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.training.listener import Result
+from tiny_transformer.training.trainer import Trainer
+from tiny_transformer.utils import checkpoint
+
+SAMPLE_TOKENS = 200
+"""Length of a timelapse sample."""
+COPIED = 0.01
+"""Share of the validation text that may stand in the training text before it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left of a training run."""
+
+    run: Run
+    result: Result
+    reading: Reading
+    marks: Landmarks
+    prompt: str
+    warnings: list[str]
+
+    @property
+    def val_loss(self) -> float:
+        """Over the whole validation text; the last regular evaluation when a signal ended the run."""
+        final = self.result.final_val_loss
+        return self.result.best_val_loss if final is None else final
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "run": str(self.run.path), "corpus": self.reading.corpus.name, "val_loss": self.val_loss,
+            "bits_per_byte": self.marks.bits_per_byte(self.val_loss), "landmarks": self.marks.to_dict(), "warnings": self.warnings,
+            **asdict(self.result),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose text has been read and whose model has been built: nothing is written yet, and nothing can be refused any more."""
+
+    job: Job
+    reading: Reading
+    tokenizer: CharTokenizer
+    trainer: Trainer
+    display: TrainingDisplay
+    marks: Landmarks
+    prompt: str
+
+
+def train(job: Job, screen: Screen) -> Outcome:
+    """Run a job from its text to its report."""
+    ready = prepare(job, screen)
+    run = _open_run(ready, screen)
+    return learn(ready, run, screen)
+
+
+def prepare(job: Job, screen: Screen) -> Prepared:
+    """Read the text, build the model, check that they fit. Writes nothing."""
+    with downloading(screen, job.data.corpus or "") as progress:
+        reading, notes = read(job.data, job.base, progress)
+    for note in (*job.notes, *notes):
+        screen.say(note, style="yellow")
+    tokenizer = CharTokenizer.train(reading.corpus.text)
+    train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
+    prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
+    model = TinyTransformerLM(replace(job.model, vocab_size=tokenizer.vocab_size), seed=job.training.seed)
+    display = TrainingDisplay(screen, max_steps=job.training.max_steps, prompt=prompt)
+    lineage = {"recipe": job.base.name if job.base else None, "objective": "causal", "corpus": reading.corpus.name}
+    trainer = Trainer(
+        model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=reading.corpus.entropy
+    )
+    marks = landmarks(np.concatenate((train_ids, val_ids)), tokenizer.vocab_size, reading.val, reading.corpus.entropy)
+    return Prepared(job, reading, tokenizer, trainer, display, marks, prompt)
+
+
+def _open_run(ready: Prepared, screen: Screen) -> Run:
+    """Make the run's directory and let the log begin. The first thing that is written."""
+    job, model = ready.job, ready.trainer.model
+    run = Run.create(Path(job.out), record(ready))
+    ready.trainer.run = run
+    connect(screen, run, job.base.log_too if job.base else None)
+    if run.moved_aside is not None:
+        screen.say(f"the run that was in {job.out} is now in {run.moved_aside}")
+    config, text = model.config, ready.reading
+    screen.heading(f"training {job.out}")
+    screen.say(f"text      {text.corpus.source}")
+    screen.say(f"          {len(text.train):,} characters to learn from, {len(text.val):,} to measure on, {config.vocab_size} different")
+    screen.say(f"model     {describe(config.n_layers, config.n_heads, config.d_model, config.max_seq_len, config.n_parameters)}")
+    screen.say(f"training  {job.training.max_steps:,} steps of {job.training.batch_size} x {config.max_seq_len} characters")
+    return run
+
+
+def resume(directory: str, changes: dict[str, Any], screen: Screen, *, json: bool = False) -> Outcome:
+    """Continue a run from its last.pt, bit for bit unless `changes` (fields of TrainConfig) say otherwise."""
+    run = Run.open(Path(directory))
+    last = checkpoint.load(run.path / "last.pt")
+    settings = TrainConfig(**{**run.record["training"], **changes})
+    with downloading(screen, str(run.record["data"]["corpus"])) as progress:
+        reading, _ = read(DataConfig(**run.record["data"]), progress=progress)
+    tokenizer = CharTokenizer.from_dict(last.tokenizer or {})
+    train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
+    prompt = run.record["prompt"]
+    display = TrainingDisplay(screen, max_steps=settings.max_steps, prompt=prompt)
+    trainer = Trainer.resume(run, train_ids, val_ids, settings, listener=display, floor=reading.corpus.entropy)
+    marks = Landmarks(**run.record["landmarks"])
+    job = Job(data=reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None, json=json)
+    connect(screen, run, run.record.get("log_too"))
+    screen.heading(f"resuming {directory} after {last.step:,} of {settings.max_steps:,} steps")
+    if last.step >= settings.max_steps:
+        screen.say(f"this run is complete. To train on: tiny train --resume {directory} --max-steps {2 * last.step}")
+    return learn(Prepared(job, reading, tokenizer, trainer, display, marks, prompt), run, screen)
+
+
+def describe(n_layers: int, n_heads: int, d_model: int, max_seq_len: int, n_parameters: int) -> str:
+    """A model in one line."""
+    return f"{n_layers} layers, {n_heads} heads, {d_model} wide, context {max_seq_len}: {n_parameters / 1e6:.2f} M parameters"
+
+
+def record(ready: Prepared) -> dict[str, Any]:
+    """What config.json keeps: every setting as it was used, and what is needed to find text and landmarks again."""
+    job, corpus = ready.job, ready.reading.corpus
+    data = asdict(ready.reading.data)
+    if data["data"] not in (None, "-"):
+        data["data"] = str(Path(data["data"]).resolve())
+    return {
+        "recipe": job.base.name if job.base else None,
+        "data": data,
+        "model": ready.trainer.model.config.to_dict(),
+        "training": asdict(job.training),
+        "corpus": {"name": corpus.name, "source": corpus.source, "characters": len(corpus.text)},
+        "prompt": ready.prompt,
+        "parameters": ready.trainer.model.config.n_parameters,
+        "landmarks": ready.marks.to_dict(),
+        "also_save": job.base.also_save if job.base else None,
+        "log_too": job.base.log_too if job.base else None,
+    }
+
+
+def connect(screen: Screen, run: Run, log_too: str | None) -> None:
+    """From now on everything on the screen also goes to the run's log, and to a second file where the recipe wants one."""
+    screen.logs.append(run.say)
+    if log_too is not None:
+        path = Path(log_too)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        screen.logs.append(lambda text: _append(path, text))
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def learn(ready: Prepared, run: Run, screen: Screen) -> Outcome:
+    """Train, and tell how it went. The terminal is given back whatever happens."""
+    warn_about_overlap(ready)
+    ready.display.write_sample = timelapse(ready.trainer, ready.tokenizer, ready.prompt, run)
+    try:
+        result = ready.trainer.fit()
+    finally:
+        ready.display.close()
+    outcome = Outcome(run, result, ready.reading, ready.marks, ready.prompt, ready.display.warnings)
+    finish(outcome, ready, screen)
+    return outcome
+
+
+def warn_about_overlap(ready: Prepared) -> None:
+    """Validation text that stands in the training text makes the validation loss a lie."""
+    found = overlap(ready.reading.train, ready.reading.val)
+    if found.share > COPIED:
+        ready.display.on_warning(str(found))
+
+
+def timelapse(trainer: Trainer, tokenizer: CharTokenizer, prompt: str, run: Run) -> Any:
+    """A function step → sample: always the same prompt and seed, so that only the model changes. Keeps each under samples/."""
+    settings = SampleConfig(max_tokens=SAMPLE_TOKENS, seed=trainer.settings.seed)
+    generator = TextGenerator(trainer.model, tokenizer)
+
+    def write(step: int) -> str:
+        text = generator.generate(prompt, settings)
+        run.sample(step, text)
+        return text
+
+    return write
+
+
+def finish(outcome: Outcome, ready: Prepared, screen: Screen) -> None:
+    """The table, the picture, and where everything is."""
+    result, run = outcome.result, outcome.run
+    if result.stopped == "signal":
+        screen.say(f"stopped by a signal after {result.steps:,} steps; saved. Go on with:", style="bold yellow")
+        screen.say(f"  tiny train --resume {run.path}")
+        return
+    if also_save := run.record.get("also_save"):
+        checkpoint.save(run.path / also_save, checkpoint.load(run.path / "best.pt"))
+    screen.heading("result")
+    screen.say(loss_table(result.best_train_loss, outcome.val_loss, outcome.marks, at_step=result.best_step))
+    early = " (stopped early: no better evaluation for a while)" if result.stopped == "early" else ""
+    screen.say(f"{result.steps:,} steps in {duration(result.seconds)}, {result.tokens_per_second:,.0f} characters/s{early}")
+    for warning in outcome.warnings:
+        screen.warn(warning)
+    pictures = draw(run)
+    screen.say(f"saved in {run.path}: best.pt, last.pt, samples/, {', '.join(path.name for path in pictures)}")
+
+
+def draw(run: Run) -> list[Path]:
+    """The loss curve of a run as PNG and SVG in its directory."""
+    from tiny_transformer.cli.pictures import curve_of  # matplotlib takes half a second: not before it is needed
+    from tiny_transformer.cli.plots import loss_figure, save
+
+    return save(loss_figure(curve_of(run)), run.path / "loss")

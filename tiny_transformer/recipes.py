@@ -1,0 +1,140 @@
+"""Named complete experiments: which text, which model, how it learns, where it rests.
+
+A recipe is settings only: it opens no file and imports no engine. `tiny train --recipe NAME` runs one, and
+every flag beside it changes that one setting. Read before: config.py.
+"""
+
+from dataclasses import dataclass, replace
+
+from tiny_transformer.config import PRESETS, DataConfig, ModelConfig, TrainConfig, check_choice
+
+PROMPTS: dict[str, tuple[str, ...]] = {
+    # openings that occur in each built-in text: the first one is used for the timelapse, all of them for a gallery
+    "shakespeare": ("ROMEO:", "JULIET:", "First Citizen:\n", "KING RICHARD III:\n", "What "),
+    "wikitext2": (" = ", " The "),
+    "python": ("def ", "class ", "import "),
+    "pydoc": ("Return ",),
+    "pitches": ("FOUNDER:\n", "INVESTOR:\n", "NARRATOR:\n", "ENGINEER:\n"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment from text to checkpoint. Frozen: a changed recipe is a new one."""
+
+    name: str
+    """Its name on the command line."""
+    summary: str
+    """One line: what it is for, and about how long it takes where."""
+    data: DataConfig
+    """Which text."""
+    model: ModelConfig
+    """Which architecture; vocab_size is taken from the text."""
+    training: TrainConfig
+    """How it learns."""
+    out: str
+    """The run's directory, under the current one."""
+    prompt: str | None = None
+    """The opening of every sample shown while training; default: the text's own from PROMPTS."""
+    fallback_corpus: str | None = None
+    """Read this built-in text instead when the first can't be had (no network)."""
+    log_too: str | None = None
+    """A second file that gets every line of the log, for `tail -f`."""
+    also_save: str | None = None
+    """A second name inside the run for the best checkpoint."""
+
+
+_SMALL = PRESETS["cpu"]
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="demo",
+            summary="under five minutes on two cores: from noise to verse while you watch",
+            data=DataConfig(corpus="shakespeare"),
+            model=replace(_SMALL, max_seq_len=128, d_model=128, n_layers=4, n_heads=4),
+            training=TrainConfig(
+                max_steps=1600,
+                batch_size=16,
+                learning_rate=3e-3,
+                schedule="wsd",
+                decay_share=0.3,
+                warmup_steps=50,
+                eval_every=200,
+                eval_tokens=32_768,
+                save_every=400,
+            ),
+            out="checkpoints/demo",
+            fallback_corpus="pitches",
+            also_save="demo_model.pt",
+        ),
+        Recipe(
+            name="quick",
+            summary="the guide's first run: about ten minutes on two cores",
+            data=DataConfig(corpus="shakespeare"),
+            model=replace(_SMALL, max_seq_len=128, d_model=128, n_layers=4, n_heads=4),
+            training=TrainConfig(
+                max_steps=2000,
+                batch_size=32,
+                learning_rate=3e-3,
+                schedule="wsd",
+                decay_share=0.3,
+                warmup_steps=50,
+                eval_every=250,
+                eval_tokens=32_768,
+                save_every=500,
+            ),
+            out="checkpoints/demo",
+            fallback_corpus="pitches",
+            also_save="demo_model.pt",
+        ),
+        Recipe(
+            name="shakespeare",
+            summary="the guide's capstone: 10,000 steps, hours on two cores, minutes on a GPU",
+            data=DataConfig(corpus="shakespeare"),
+            model=replace(_SMALL, max_seq_len=256, d_model=192, n_layers=6, n_heads=6, dropout=0.1),
+            training=TrainConfig(
+                max_steps=10_000,
+                batch_size=32,
+                learning_rate=2e-3,
+                schedule="wsd",
+                decay_share=0.3,
+                warmup_steps=100,
+                eval_every=250,
+                save_every=500,
+            ),
+            out="checkpoints/shakespeare",
+            log_too="experiments/shakespeare/logs.txt",
+        ),
+        Recipe(
+            name="lab",
+            summary="the training lab's model, 6 x 384 with context 256: three minutes on a large GPU, a day on two cores",
+            data=DataConfig(corpus="shakespeare"),
+            model=PRESETS["baby-gpt"],
+            training=TrainConfig(max_steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=100, eval_every=250, save_every=1000),
+            out="checkpoints/lab",
+        ),
+        Recipe(
+            name="laptop",
+            summary="nanoGPT's own laptop setting, to compare with its published 1.88: a minute or two on two cores",
+            data=DataConfig(corpus="shakespeare"),
+            model=ModelConfig(max_seq_len=64, d_model=128, n_layers=4, n_heads=4, bias="none"),
+            training=TrainConfig(max_steps=2000, batch_size=12, learning_rate=1e-3, warmup_steps=100, eval_every=250, save_every=1000),
+            out="checkpoints/laptop",
+        ),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The named recipe. Raises ConfigError listing the known names."""
+    check_choice("recipe", name, tuple(RECIPES))
+    return RECIPES[name]
+
+
+if __name__ == "__main__":
+    for known in RECIPES.values():
+        tokens = known.training.max_steps * known.training.batch_size * known.model.max_seq_len
+        print(f"{known.name:12} {known.model.n_parameters / 1e6:6.2f} M parameters  {tokens / 1e6:6.1f} M tokens  {known.out}")
+        print(f"{'':12} {known.summary}")

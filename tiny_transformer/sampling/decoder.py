@@ -1,0 +1,137 @@
+"""A batch of texts and the logits of what comes next in each: the KV cache, the padding, and the rule past the context's edge.
+
+**The window rule.** A model looks at max_seq_len = L tokens at most. Of a text of n tokens it is shown those from
+
+    window_start(n) = 0 while n ≤ L, else the smallest multiple of ⌊L / 2⌋ (at least 1) that leaves at most L tokens.
+
+It depends on n alone, so cached and uncached generation agree. The window grows to L tokens, then drops its older half: only
+then are all positions different ones, and the cache is filled anew, once in L / 2 tokens. (A window that moved with every token
+would make every cached key wrong with every token.) The model always sees at least half its context.
+
+Left out: which token is taken (`strategies.py`). Read before: `kv_cache.py`, `model.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from tiny_transformer.kv_cache import KVCache
+from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.sampling.packed import applied, pack
+
+PADDING = -1
+"""Stands left of the shorter texts of a batch."""
+RESERVE = 1024
+"""Tokens that memory is taken for at first; it doubles when they are used up."""
+
+
+def window_start(n: int, max_seq_len: int) -> int:
+    """The first of the n tokens that the model is shown: the rule above.
+
+    >>> [window_start(n, 8) for n in (1, 8, 9, 12, 13, 16, 17)]
+    [0, 0, 4, 4, 8, 8, 12]
+    """
+    step = max(1, max_seq_len // 2)
+    return 0 if n <= max_seq_len else -(-(n - max_seq_len) // step) * step
+
+
+def naive_logits(model: TinyTransformerLM, ids: Tensor) -> Tensor:
+    """The next token's logits without any cache, by the same rule: ids (batch, n) to (batch, vocab). Slow, and the oracle of tests."""
+    with evaluating(model):
+        window = ids[:, window_start(ids.size(1), model.config.max_seq_len) :]
+        return model(window)[:, -1]  # type: ignore[no-any-return]
+
+
+@contextmanager
+def evaluating(model: TinyTransformerLM) -> Iterator[None]:
+    """No dropout and no gradients inside; afterwards the model is in the mode it was in."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            model.train()
+
+
+class Decoder:
+    """Texts of a batch, aligned at their ends, and a cache of what the model has seen of them.
+
+    Shorter rows are padded on the left; the cache hides the padding and counts positions from each row's first token,
+    so every row gets the logits it would get alone. Each row follows the window rule by its own length.
+
+    Use in turns: `logits()` for the next token of every row, `append(tokens)` to decide it.
+    """
+
+    def __init__(self, model: TinyTransformerLM, prompts: Sequence[Sequence[int]], max_new: int) -> None:
+        """Take prompts of at least one token each. `max_new` is the most tokens that may follow."""
+        if not prompts or not all(prompts):
+            raise ValueError("an empty prompt: every row needs at least one token to start from")
+        self.model = model
+        self.limit = model.config.max_seq_len
+        self.end = max(len(prompt) for prompt in prompts)
+        self.padding = [self.end - len(prompt) for prompt in prompts]
+        self._origin = 0  # the column of `tokens` that the cache begins with
+        rows, device = len(prompts), model.device
+        self.tokens = torch.full((rows, self.end + min(max_new, RESERVE)), PADDING, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            self.tokens[row, self.padding[row] : self.end] = torch.tensor(prompt)
+        self.tokens = self.tokens.to(device)
+        width = min(self.limit, self.end + max_new)
+        self.cache = KVCache(model.config, rows, max_len=width, device=device, dtype=model.embeddings.token.weight.dtype)
+        self._packed = pack(model, rows, max_new)
+
+    @property
+    def texts(self) -> Tensor:
+        """All tokens so far, prompts included: (batch, n), -1 on the left of shorter rows."""
+        return self.tokens[:, : self.end]
+
+    def logits(self) -> Tensor:
+        """The next token's logits: (batch, vocab)."""
+        with evaluating(self.model):
+            seen = self.cache.length
+            if seen == 0 or seen == self.limit:  # nothing read yet, or the longest row has reached the edge
+                return self._read_windows()
+            with applied(self._packed):
+                hidden = self.model.hidden(self.tokens[:, self._origin + seen : self.end], cache=self.cache)
+            return self.model.unembed(hidden)[:, -1]  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def append(self, tokens: Tensor) -> None:
+        """Put one token (batch,) at the end of each text."""
+        if self.end == self.tokens.size(1):
+            self.tokens = torch.cat((self.tokens, torch.full_like(self.tokens, PADDING)), dim=1)
+        self.tokens[:, self.end] = tokens
+        self.end += 1
+
+    @torch.inference_mode()
+    def select(self, rows: Tensor) -> None:
+        """Make row i a copy of the row `rows[i]` (beam search). Rows must be equally long."""
+        self.tokens[:, : self.end] = self.tokens[rows, : self.end]
+        self.cache.select(rows)
+
+    def _read_windows(self) -> Tensor:
+        """Fill the cache with each row's window; the logits after its last token."""
+        starts = [padding + window_start(self.end - padding, self.limit) for padding in self.padding]
+        self._origin = min(starts)
+        self.cache.reset([start - self._origin for start in starts])
+        windows = self.tokens[:, self._origin : self.end].clamp(min=0)  # the cache hides padding: any id will do there
+        last = self.model.hidden(windows, cache=self.cache)[:, -1:]  # only the last position is turned into logits
+        return self.model.unembed(last)[:, -1]  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    from tiny_transformer.config import ModelConfig
+
+    model = TinyTransformerLM(ModelConfig(max_seq_len=8, d_model=32, n_layers=2, n_heads=2, position="rotary"), seed=0)
+    decoder = Decoder(model, [[1, 2, 3], [4]], max_new=12)
+    for _ in range(12):
+        logits = decoder.logits()
+        decoder.append(logits.argmax(-1))
+    print("texts", tuple(decoder.texts.shape), "the last logits", tuple(logits.shape), "cached columns", decoder.cache.length)
+    alone = naive_logits(model, decoder.texts[:1, :-1])
+    print(f"cached and uncached differ by at most {(alone - logits[:1]).abs().max():.1e}")

@@ -1,0 +1,1 @@
+"""How a model learns: batches, objectives and schedules (shared by both engines), then optimizers and the loop."""

@@ -1,0 +1,69 @@
+"""What is asked of a model: which targets belong to which inputs, and how wrong an answer is.
+
+Every supervised objective is one cross-entropy over targets in which IGNORE means "not asked". Torch is imported only
+inside `cross_entropy`. Read before: `dataset.py`.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_transformer.training.dataset import IGNORE, Batch
+from tiny_transformer.utils.reference import is_reference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def causal(ids: NDArray[np.integer[Any]]) -> Batch:
+    """Predict the next token: ids (batch, seq + 1) to inputs and targets (batch, seq), the targets one step ahead."""
+    if ids.ndim != 2 or ids.shape[1] < 2:
+        raise ValueError(f"ids have shape {ids.shape}: they must be (batch, seq + 1) with at least two tokens a row")
+    wide = ids.astype(np.int64)
+    return Batch(wide[:, :-1], wide[:, 1:])
+
+
+def count_targets(targets: NDArray[np.integer[Any]]) -> int:
+    """How many targets are asked for."""
+    return int((targets != IGNORE).sum())
+
+
+def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean", "sum"] = "mean") -> "Tensor":
+    """-log softmax(logits)[target], in nats, over the asked-for targets: their mean (0 when there are none) or their sum.
+
+    Shapes: logits (…, vocab), targets (…) int64 with IGNORE where nothing is asked. Computed in float32 or wider.
+    Over several micro-batches take sums and divide once by `count_targets` of them all: a mean of means weighs the
+    targets of short rows more. Raises ValueError for shapes that do not belong together.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}: targets must have the logits' shape "
+            f"without the vocabulary, {tuple(logits.shape[:-1])}"
+        )
+    logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)  # (n, vocab), (n,)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if is_reference():
+        asked = targets != IGNORE
+        log_probabilities = logits - logits.logsumexp(-1, keepdim=True)  # (n, vocab)
+        picked = log_probabilities.gather(1, targets.where(asked, 0)[:, None])[:, 0]  # (n,)
+        total = -picked.where(asked, 0.0).sum()
+    else:
+        total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
+
+
+if __name__ == "__main__":
+    import math
+
+    import torch
+
+    batch = causal(np.array([[3, 1, 4, 1, 5]]))
+    print("inputs", batch.inputs.tolist(), "targets", batch.targets.tolist())
+    logits = torch.zeros(1, 4, 10)
+    print("logits", tuple(logits.shape), "loss of knowing nothing:", cross_entropy(logits, torch.from_numpy(batch.targets)).item())
+    print("ln 10 =", math.log(10))
