@@ -465,6 +465,16 @@ def test_links_folders_and_missing_members_are_refused(tmp_path, members, mode):
     assert not (tmp_path / "x").exists()
 
 
+def test_encrypted_members_are_refused(tmp_path):
+    made = zip_file(tmp_path / "a.zip", [("x", b"words")])
+    data = bytearray(made.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + flags] |= 1
+    made.write_bytes(data)
+    with pytest.raises(ConfigError, match="a folder, a link or encrypted"):
+        extract_member(made, "x", tmp_path / "x", max_bytes=100)
+
+
 def test_two_members_of_one_name_are_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         made = zip_file(tmp_path / "a.zip", [("x", b"one"), ("x", b"two")])

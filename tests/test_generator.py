@@ -117,7 +117,7 @@ def test_packed_layers_give_the_same_and_leave_nothing_behind():
             assert all(("forward" in layer.__dict__) == bool(forwards) for layer in layers)
     torch.testing.assert_close(packed, plain, atol=1e-5, rtol=1e-5)
     assert not any("forward" in layer.__dict__ for layer in layers)
-    assert pack(model, rows=1, tokens=100) == pack(model, rows=5, tokens=1) == pack(model.double(), rows=5, tokens=100) == {}
+    assert pack(model, rows=5, tokens=1) == pack(model.double(), rows=5, tokens=100) == {}
 
 
 def test_packed_layers_see_the_weights_of_today():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_transformer.config import ModelConfig, NormPosition
@@ -33,7 +34,11 @@ class TransformerBlock(nn.Module):
         self.attention = MultiHeadAttention(config)
         self.norm2 = make_norm(config)
         self.feedforward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_rate = config.dropout
+
+    def dropout(self, branch: Tensor) -> Tensor:
+        """Zero the config's share of a branch while training, and scale up the rest so that the mean stays."""
+        return F.dropout(branch, self.dropout_rate) if self.training and self.dropout_rate else branch
 
     def forward(
         self,

@@ -56,8 +56,8 @@ class Screen:
 
     def heading(self, text: str) -> None:
         """A line with a rule through the page."""
-        ruled = f"\n━━ {text} " + "━" * max(0, LOG_WIDTH - len(text) - 4)
-        self.console.print(Text(ruled, style=f"bold {ACCENT}"), overflow="crop", no_wrap=True)
+        ruled = f"\n━━ {text} " + "━" * max(0, min(LOG_WIDTH, self.console.width) - len(text) - 4)
+        self.console.print(Text(ruled, style=f"bold {ACCENT}"), overflow="fold")
         self.log(ruled)
 
 
