@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict] = {
         },
     },
     "token types": {"n_token_types": 2},
+    "token types rms": {"n_token_types": 3, "norm": "rms", "bias": "none"},
     "modern": {
         "position": "rotary", "norm": "rms", "qk_norm": True, "activation": "relu2", "bias": "none", "logit_softcap": 15.0,
     },

@@ -88,7 +88,7 @@ def run_fake(monkeypatch, outcome):
         (ValueError("got 3: must be 4. Try 4"), "got 3: must be 4. Try 4"),
         (ConfigError("two\nlines"), "two lines"),
         (OSError(28, "No space left on device", "run/last.pt"), "the disk is full: run/last.pt. Free some space"),
-        (PermissionError(13, "Permission denied", "/root/x"), "permission denied: /root/x. "),
+        (PermissionError(13, "Permission denied", "/etc/x"), "permission denied: /etc/x. "),
         (FileNotFoundError(2, "No such file", "x"), "no such file or directory: x. "),
         (OSError("the host is silent"), "the host is silent"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "the Python package 'torch' is missing. Try: pip install -e ."),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.config import ModelConfig
-from tiny_transformer.normalization import LayerNorm
+from tiny_transformer.normalization import make_norm
 
 
 def sinusoidal_positions(n: int, d_model: int) -> Tensor:
@@ -109,7 +109,7 @@ class Embeddings(nn.Module):
         self.token = nn.Embedding(config.vocab_size, config.d_model)
         self.position = nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
         self.token_type = nn.Embedding(config.n_token_types, config.d_model) if config.n_token_types else None
-        self.norm = LayerNorm(config.d_model, config.norm_eps) if config.n_token_types else None
+        self.norm = make_norm(config) if config.n_token_types else None
         self.dropout = nn.Dropout(config.dropout)
         if config.position == "sinusoidal":
             self.register_buffer("sinusoids", sinusoidal_positions(config.max_seq_len, config.d_model), persistent=False)

@@ -109,7 +109,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="lab",
-            summary="the training lab's model, 6 x 384 with context 256: three minutes on a large GPU, a day on two cores",
+            summary="the training lab's model, 6 x 384 with context 256: 5.8 PFLOP, minutes on a large GPU, about a day on two cores",
             data=DataConfig(corpus="shakespeare"),
             model=PRESETS["baby-gpt"],
             training=TrainConfig(max_steps=5000, batch_size=64, learning_rate=1e-3, warmup_steps=100, eval_every=250, save_every=1000),
