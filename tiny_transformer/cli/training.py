@@ -127,7 +127,7 @@ def resume(directory: str, changes: dict[str, Any], screen: Screen, *, json: boo
     marks = Landmarks(**run.record["landmarks"])
     job = Job(data=reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None, json=json)
     connect(screen, run, run.record.get("log_too"))
-    screen.heading(f"resuming {directory} after {last.step:,} of {settings.max_steps:,} steps")
+    screen.heading(f"resuming after {last.step:,} of {settings.max_steps:,} steps: {directory}")
     if last.step >= settings.max_steps:
         screen.say(f"this run is complete. To train on: tiny train --resume {directory} --max-steps {2 * last.step}")
     return learn(Prepared(job, reading, tokenizer, trainer, display, marks, prompt), run, screen)
