@@ -177,3 +177,22 @@ def test_recording_leaves_no_trace():
     torch.testing.assert_close(weights[0] @ value, before)
     torch.testing.assert_close(during, before)
     assert torch.equal(after, before)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (5, 4), (3, 5, 5), (2, 3, 5, 5), (1, 2, 4, 5, 5)])
+@pytest.mark.parametrize("readable", [False, True])
+def test_a_mask_that_does_not_fit_says_what_would(shape, readable):
+    query, key, value = random_qkv(2, 4, 5, 8)
+    mask = torch.ones(shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"mask has shape.*must be \(query, key\) = \(5, 5\)"):
+        if readable:
+            scaled_dot_product_attention(query, key, value, mask)
+        else:
+            attend(query, key, value, causal=True, mask=mask)
+
+
+def test_a_padding_mask_as_the_message_says():
+    query, key, value = random_qkv(2, 4, 5, 8)
+    real = torch.arange(5) < torch.tensor([[5], [3]])  # (batch, key)
+    _, weights = scaled_dot_product_attention(query, key, value, real[:, None, :])
+    assert (weights[1, :, :, 3:] == 0).all() and (weights[1, :, :, :3] > 0).all() and (weights[0] > 0).all()

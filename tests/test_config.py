@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,15 @@ def test_config_travels_through_json(option):
         ({"window": 0}, ["window=0"]),
         ({"norm_eps": 0.0}, ["norm_eps=0.0"]),
         ({"logit_softcap": -1.0}, ["logit_softcap=-1.0"]),
+        ({"logit_softcap": "30"}, ["logit_softcap='30'", "must be a number", "leave it out"]),
+        ({"dropout": "0.1"}, ["dropout='0.1'", "must be a number", "Try dropout=0.0"]),
+        ({"dropout": None}, ["dropout=None", "must be a number"]),
+        ({"causal": "no"}, ["causal='no'", "True or False"]),
+        ({"tie_weights": 1}, ["tie_weights=1", "True or False"]),
+        ({"n_token_types": 1.5}, ["n_token_types=1.5", "whole number"]),
+        ({"rope_scaling": "linear"}, ["rope_scaling='linear'", "dict"]),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, ["factor=0", "positive"]),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, ["factor='2'", "positive"]),
     ],
 )
 def test_impossible_models_say_what_to_do(settings, words):
@@ -98,6 +108,18 @@ def test_impossible_models_say_what_to_do(settings, words):
         (TrainConfig, {"schedule": "linear"}),
         (TrainConfig, {"max_steps": -1}),
         (TrainConfig, {"patience": 0}),
+        (TrainConfig, {"patience": 1.5}),
+        (TrainConfig, {"learning_rate": "fast"}),
+        (TrainConfig, {"learning_rate": math.inf}),
+        (TrainConfig, {"compile": "yes"}),
+        (SampleConfig, {"seed": -1}),
+        (SampleConfig, {"seed": 1.5}),
+        (SampleConfig, {"top_k": 2.5}),
+        (SampleConfig, {"temperature": "hot"}),
+        (SampleConfig, {"repetition_penalty": math.inf}),
+        (SampleConfig, {"max_tokens": 1.5}),
+        (SampleConfig, {"stop": 5}),
+        (DataConfig, {"corpus": 3}),
         (SampleConfig, {"temperature": -0.1}),
         (SampleConfig, {"temperature": math.nan}),
         (SampleConfig, {"top_k": 0}),
@@ -145,3 +167,15 @@ def test_settings_are_frozen():
 
 def test_a_model_has_at_most_two_dozen_settings():
     assert len(dataclasses.fields(ModelConfig)) <= 24
+
+
+def test_numbers_of_numpy_become_pythons():
+    config = ModelConfig(vocab_size=np.arange(66).max(), dropout=np.float32(0.5))
+    assert (type(config.vocab_size), type(config.dropout)) == (int, float)
+    assert json.loads(json.dumps(config.to_dict()))["vocab_size"] == 65
+
+
+@pytest.mark.parametrize("stop", ["\n\n", ["\n\n"], ("\n\n",)])
+def test_one_stop_string_may_be_given_as_itself(stop):
+    assert SampleConfig(stop=stop) == SampleConfig(stop=("\n\n",))
+    assert hash(SampleConfig(stop=stop)) == hash(SampleConfig(stop=("\n\n",)))

@@ -186,3 +186,21 @@ def test_tiny_shakespeare_itself(corpora_dir):
 def test_a_batch_can_be_looked_at():
     picture = show(next(windows(np.array([0, 1, 2, 0]), 4, 1)), ["a", "b", "\n"])
     assert picture.splitlines() == [r"0 inputs  a b  \n a", r"0 targets b \n a  ·"]
+
+
+@pytest.mark.parametrize("sizes", [(0, 4), (-1, 4), (2, 0), (2, -3)])
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        get_batch(random_ids(50), *sizes, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("other", [7, None, np.random.RandomState(0)])
+def test_another_kind_of_generator_is_refused(other):
+    with pytest.raises(ValueError, match=r"generator is a .*must be a numpy.random.Generator.*default_rng"):
+        get_batch(random_ids(50), 2, 4, other)
+
+
+def test_lists_of_ids_are_taken():
+    ids = random_ids(50)
+    ours, theirs = (get_batch(form, 4, 8, np.random.default_rng(0)) for form in (ids, ids.tolist()))
+    np.testing.assert_array_equal(ours, theirs)

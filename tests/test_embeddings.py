@@ -117,3 +117,32 @@ def test_token_types_are_added_and_normalised():
     assert torch.equal(default[0, 0], second[0, 0])
     assert not torch.allclose(default[0, 1], second[0, 1])
     torch.testing.assert_close(default.mean(-1), torch.zeros(1, 2), atol=1e-6, rtol=0)
+
+
+def turned_alone(x, positions, theta=10_000.0):
+    """Each vector by itself, a pair as a complex number times e^(i angle)."""
+    half = x.size(-1) // 2
+    angles = positions[..., None].double() * theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    turned = torch.complex(x[..., :half].double(), x[..., half:].double()) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat((turned.real, turned.imag), dim=-1).float()
+
+
+def test_rows_with_positions_of_their_own_with_and_without_heads():
+    x = torch.randn(2, 5, 8)
+    positions = torch.stack((torch.arange(5), torch.arange(3, 8)))
+    torch.testing.assert_close(apply_rotary(x, positions), turned_alone(x, positions))
+    heads = x[:, None].expand(2, 3, 5, 8)
+    torch.testing.assert_close(apply_rotary(heads, positions), turned_alone(heads, positions[:, None]))
+    torch.testing.assert_close(apply_rotary(x, positions[:1]), turned_alone(x, positions[0]))
+    torch.testing.assert_close(apply_rotary(x, range(5)), turned_alone(x, torch.arange(5)))
+
+
+@pytest.mark.parametrize("positions", [torch.arange(4), torch.zeros(3, 5), torch.zeros(2, 1, 5), torch.tensor(1)])
+def test_positions_that_do_not_belong_to_the_vectors(positions):
+    with pytest.raises(ValueError, match="positions have shape"):
+        apply_rotary(torch.randn(2, 5, 8), positions)
+
+
+def test_odd_widths_have_no_pairs():
+    with pytest.raises(ValueError, match="d_head=7.*even"):
+        apply_rotary(torch.randn(5, 7), torch.arange(5))

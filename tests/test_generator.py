@@ -481,3 +481,8 @@ def test_no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make().generate("abc", SAMPLED)
+
+
+def test_one_string_is_no_list_of_prompts():
+    with pytest.raises(ConfigError, match="one string.*generate"):
+        make().generate_batch("abc", GREEDY)

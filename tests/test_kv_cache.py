@@ -78,3 +78,35 @@ def test_select_copies_rows():
 def test_padding_needs_an_entry_per_row():
     with pytest.raises(ValueError, match="padding has 1 entries, must have one per row: 2"):
         KVCache(small_config(), 2, padding=[1])
+
+
+@torch.no_grad()
+def test_the_padding_of_a_cache_and_a_mask_of_ones_own_add_up():
+    config = small_config("gpt2")  # as many rows as heads: a dimension in the wrong place would broadcast
+    rows = config.n_heads
+    model = TinyTransformerLM(config, seed=1).eval()
+    ids = random_ids(config, rows, 6)
+    padding = list(range(rows))
+    own = torch.ones(rows, 6, 6, dtype=torch.bool)
+    own[:, 5, 4] = False
+    together = model(ids, mask=own, cache=KVCache(config, rows, padding=padding))
+    for row, skip in enumerate(padding):
+        alone = model(ids[row : row + 1, skip:], mask=own[row, skip:, skip:])
+        torch.testing.assert_close(together[row, skip:], alone[0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_cache_takes_the_models_type():
+    config = small_config("gpt2")
+    model = TinyTransformerLM(config, seed=1).bfloat16().eval()
+    ids = random_ids(config, 2, 6)
+    cache = KVCache(config, 2)
+    cached = torch.cat([model(ids[:, :4], cache=cache), model(ids[:, 4:], cache=cache)], dim=1)
+    torch.testing.assert_close(cached, model(ids), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_another_number_of_rows_than_the_cache_has(rows):
+    config = small_config("gpt2")
+    with pytest.raises(ValueError, match=f"{rows} rows and the cache 3"):
+        TinyTransformerLM(config, seed=1)(random_ids(config, rows, 4), cache=KVCache(config, 3))

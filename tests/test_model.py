@@ -1,6 +1,7 @@
 """The whole model: shapes, the two paths, causality, other people's implementation, and clear errors."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -284,3 +285,68 @@ def test_ten_steps_learn(option):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("option", ["gpt2", "sinusoidal", "rotary", "alibi", "untied"])
+class TestMoves:
+    """What `.to(…)` and its kin must leave as it was: the constants, and the tie of the output."""
+
+    def test_positions_keep_their_precision(self, option):
+        model = make(option, max_seq_len=300).eval()
+        rounded = copy.deepcopy(model).bfloat16().float()
+        fresh = TinyTransformerLM(model.config, weights=rounded.weights()).eval()
+        ids = random_ids(seq=300)
+        torch.testing.assert_close(rounded(ids), fresh(ids))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_every_type_runs_in_both_paths(self, option, dtype):
+        model, ids = make(option).to(dtype).eval(), random_ids()
+        fused = model(ids)
+        with reference_path():
+            readable = model(ids)
+        assert fused.dtype == readable.dtype == dtype
+        tolerance = 0.25 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(fused, readable, atol=tolerance, rtol=tolerance)
+
+    @pytest.mark.parametrize("assign", [False, True])
+    def test_from_the_meta_device(self, option, assign):
+        model, ids = make(option).eval(), random_ids()
+        with torch.device("meta"):
+            empty = TinyTransformerLM(model.config)
+        if assign:
+            empty.load_state_dict(model.state_dict(), assign=True)
+        else:
+            empty.to_empty(device="cpu")
+            empty.load_weights(model.weights())
+        assert sum(p.numel() for p in empty.parameters()) == model.config.n_parameters
+        torch.testing.assert_close(empty.eval()(ids), model(ids))
+
+    def test_copies_and_pickles(self, option):
+        model, ids = make(option).eval(), random_ids()
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(ids), model(ids))
+            assert (other.unembed.weight is other.embeddings.token.weight) == model.config.tie_weights
+
+    def test_a_state_dict_is_taken_too(self, option):
+        model, other, ids = make(option).eval(), make(option, seed=1).eval(), random_ids()
+        other.load_weights(model.state_dict())
+        assert torch.equal(other(ids), model(ids))
+
+
+def test_a_tied_output_that_says_something_else_is_refused():
+    model = make()
+    weights = {**model.weights(), "unembed.weight": torch.zeros_like(model.embeddings.token.weight)}
+    with pytest.raises(ValueError, match=r"unexpected unembed\.weight"):
+        model.load_weights(weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_ids_of_any_whole_number_type(dtype):
+    model, ids = make().eval(), random_ids()
+    assert torch.equal(model(ids.to(dtype)), model(ids))
+
+
+@pytest.mark.parametrize("ids", [random_ids().float(), random_ids().bool(), random_ids().numpy(), random_ids().tolist()])
+def test_what_is_no_tensor_of_ids_says_so(ids):
+    with pytest.raises(ValueError, match=r"ids (have dtype|are a) .*: they must be .*\. Pass "):
+        make()(ids)

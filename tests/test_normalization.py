@@ -62,3 +62,11 @@ def test_the_config_decides(bias, has_bias):
     assert (norm.bias is not None) == has_bias
     assert norm.eps == 1e-3
     assert isinstance(make_norm(ModelConfig(norm="rms")), RMSNorm)
+
+
+@pytest.mark.parametrize("bias", ["all", "none"])
+def test_a_config_says_width_epsilon_and_bias(bias):
+    config = ModelConfig(d_model=12, norm_eps=1e-3, bias=bias)
+    layer, rms = LayerNorm(config), RMSNorm(config)
+    assert (layer.weight.shape, layer.eps, layer.bias is not None) == ((12,), 1e-3, bias == "all")
+    assert (rms.weight.shape, rms.eps) == ((12,), 1e-3)

@@ -434,3 +434,11 @@ def test_longest_overlap_in_a_long_source():
     found = longest_overlap(sample, source)
     assert found.length >= 50 and source[123_456:123_506] in found.text
     assert found.source_start + (200 - found.start) == 123_456
+
+
+@pytest.mark.parametrize("ids", [[0, 1], torch.tensor([0, 1]), torch.tensor([[0, 1]]), np.array([0, 1]), {0, 1}, [*torch.tensor([0, 1])]])
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
+def test_one_row_of_previous_ids_with_or_without_its_batch_dimension(ids, shape):
+    logits = torch.tensor([2.0, -1.0, 3.0]).reshape(shape)
+    assert repetition_penalty(logits, ids, 2.0).flatten().tolist() == [1.0, -2.0, 3.0]
+    assert torch.equal(repetition_penalty(logits, [], 2.0), logits)

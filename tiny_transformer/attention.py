@@ -58,12 +58,28 @@ def check_mask(mask: Tensor) -> None:
         )
 
 
+def fit_mask(mask: Tensor, scores: tuple[int, ...]) -> Tensor:
+    """`mask`, made to broadcast to scores of shape (batch, heads, query, key): (batch, query, key) gets its heads dimension.
+
+    Raises ValueError for a mask that is not boolean or does not fit.
+    """
+    check_mask(mask)
+    shape = tuple(mask.shape)
+    if mask.dim() == 3 and len(scores) == 4:
+        mask = mask[:, None]  # (batch, 1, query, key): the same for every head
+    if mask.dim() > len(scores) or any(size not in (1, must) for size, must in zip(mask.shape[::-1], scores[::-1], strict=False)):
+        raise ValueError(
+            f"the attention mask has shape {shape}: it must be (query, key) = {tuple(scores[-2:])}, or have (batch, query, key) and "
+            f"broadcast to the scores {tuple(scores)}. A padding mask (batch, key) fits as mask[:, None, :]"
+        )
+    return mask
+
+
 def join_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Where both allow it. Shapes broadcast; a (batch, query, key) mask gets its heads dimension here."""
+    """Where both allow it. Shapes broadcast; (batch, query, key) masks get their heads dimension here."""
     if second is not None:
         check_mask(second)
-        if second.dim() == 3:
-            second = second[:, None]  # (batch, 1, query, key): the same for every head
+    first, second = (m[:, None] if m is not None and m.dim() == 3 else m for m in (first, second))
     if first is None or second is None:
         return second if first is None else first
     return first & second
@@ -88,17 +104,15 @@ def scaled_dot_product_attention(
     >>> round(output.item(), 4)
     14.0
 
-    Raises ValueError for a mask that is not boolean.
+    Raises ValueError for a mask that is not boolean, or whose shape does not fit.
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (…, query, key)
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(scores.dtype)
     if mask is None:
         weights = torch.softmax(scores, dim=-1)
         return weights @ value, weights
-    check_mask(mask)
-    if mask.dim() == 3 and scores.dim() == 4:
-        mask = mask[:, None]
+    mask = fit_mask(mask, scores.shape)
     # Before the softmax, so that what is hidden takes no share. The lowest finite number instead of -inf keeps a
     # row with nothing to see free of 0/0; such a row is set to zero afterwards.
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -121,6 +135,8 @@ def attend(
     Shapes as above with (batch, heads, seq, d_head); queries are the last of the keys' positions. Returns the output only.
     Inside `record_weights()` or `reference_path()` the readable function above does the work.
     """
+    if mask is not None:
+        mask = fit_mask(mask, (*query.shape[:-1], key.size(-2)))
     recorder = _recorder.get()
     if recorder is None and not is_reference():
         return _fused(query, key, value, causal=causal, window=window, mask=mask, bias=bias)

@@ -4,7 +4,10 @@ Settings are frozen: a changed one is a new one (`dataclasses.replace`). They ar
 function that receives one never checks again. Read before: nothing.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
+from types import UnionType
 from typing import Any, Literal, get_args
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "relu2", "swiglu"]
@@ -29,6 +32,28 @@ def check(condition: bool, got: str, must: str, remedy: str) -> None:
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ConfigError listing the known names unless `value` is one of them."""
     check(value in choices, f"{name}={value!r}", f"it must be one of {', '.join(choices)}", "Pick one of these")
+
+
+_KINDS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+}
+
+
+def check_kinds(settings: Any) -> None:
+    """Raise ConfigError unless each field that is declared bool, int, float or str holds one; NumPy's numbers become Python's."""
+    for field in fields(settings):
+        value, declared = getattr(settings, field.name), get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        if declared[0] not in _KINDS or (value is None and len(declared) > 1):
+            continue
+        kind, words = _KINDS[declared[0]]
+        right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        remedy = f"Try {field.name}={field.default}" if field.default is not None else "Or leave it out"
+        check(right, f"{field.name}={value!r}", f"it must be {words}", remedy)
+        if not isinstance(value, bool | int | float | str):
+            object.__setattr__(settings, field.name, declared[0](value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +108,7 @@ class ModelConfig:
     """BERT's segment embeddings and the norm after the embeddings; 0 means neither."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         self._check_sizes()
         self._check_names()
         self._check_heads()
@@ -91,9 +117,7 @@ class ModelConfig:
     def _check_sizes(self) -> None:
         for name in ("vocab_size", "max_seq_len", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "window"):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            optional = value is None and type(self).__dataclass_fields__[name].default is None
-            check(whole or optional, f"{name}={value!r}", "it must be a whole number of at least 1", f"Try {name}=1 or more")
+            check(value is None or value >= 1, f"{name}={value}", "it must be a whole number of at least 1", f"Try {name}=1 or more")
         check(0 <= self.dropout < 1, f"dropout={self.dropout}", "it must be at least 0 and below 1", "Try dropout=0.1")
         check(self.norm_eps > 0, f"norm_eps={self.norm_eps}", "it must be positive", "Try norm_eps=1e-5")
         cap = self.logit_softcap
@@ -179,11 +203,15 @@ class ModelConfig:
 
 
 def _check_rope_scaling(scaling: dict[str, Any]) -> None:
+    check(isinstance(scaling, dict), f"rope_scaling={scaling!r}", "it must be a dict", 'Try {"type": "linear", "factor": 2.0}')
     needed = {"linear": {"factor"}, "llama3": {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}}
     kind = scaling.get("type")
     check_choice("rope_scaling type", kind, tuple(needed))
     got, must = set(scaling) - {"type"}, needed[str(kind)]
     check(got == must, f"rope_scaling of type {kind} has {sorted(got)}", f"it must have {sorted(must)}", "Mend the keys")
+    for key in sorted(got):
+        positive = isinstance(scaling[key], Real) and 0 < scaling[key] < math.inf
+        check(positive, f"rope_scaling {key}={scaling[key]!r}", "it must be a positive number", "Mend it")
 
 
 def known_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -253,6 +281,7 @@ class TrainConfig:
     """Use PyTorch's fused AdamW (same numbers) instead of the readable one."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name, least in (
             ("max_steps", 0),
             ("batch_size", 1),
@@ -266,11 +295,10 @@ class TrainConfig:
             ("threads", 0),
         ):
             value = getattr(self, name)
-            ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            check(ok, f"{name}={value!r}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
+            check(value >= least, f"{name}={value}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
         check(self.patience is None or self.patience >= 1, f"patience={self.patience}", "it must be at least 1", "Try patience=5")
         for name in ("learning_rate", "adam_eps"):
-            check(getattr(self, name) > 0, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")
+            check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")
         for name in ("weight_decay", "clip_norm"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}", "it must not be negative", f"Try {name}=0")
         for name in ("min_lr_ratio", "decay_share"):
@@ -303,6 +331,7 @@ class DataConfig:
     """The last part of the text, held back to measure on."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         both = self.corpus is not None and self.data is not None
         check(not both, f"corpus={self.corpus!r} and data={self.data!r}", "only one text can be read", "Leave one out")
         check(self.size is None or self.size >= 1, f"size={self.size}", "it must be at least 1", "Try size=400000")
@@ -335,8 +364,10 @@ class SampleConfig:
     """Beam search: divide a text's log-probability by its length to this power."""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
+        self._check_stop()
         check(
-            0 <= self.temperature < float("inf"),
+            0 <= self.temperature < math.inf,
             f"temperature={self.temperature}",
             "it must be 0 (greedy) or a positive number",
             "Try temperature=0.8",
@@ -346,10 +377,19 @@ class SampleConfig:
             value = getattr(self, name)
             check(value is None or 0 < value <= 1, f"{name}={value}", "it must be above 0 and at most 1", f"Try {name}=0.9")
         penalty = self.repetition_penalty
-        check(penalty > 0, f"repetition_penalty={penalty}", "it must be positive", "Try 1.1; 1 means none")
+        check(0 < penalty < math.inf, f"repetition_penalty={penalty}", "it must be positive", "Try 1.1; 1 means none")
         check(self.max_tokens >= 0, f"max_tokens={self.max_tokens}", "it must be 0 or more", "Try max_tokens=200")
         check(self.beams >= 1, f"beams={self.beams}", "it must be at least 1", "Try beams=4")
-        check(all(self.stop), "an empty stop string", "it would stop before the first token", "Leave it out")
+        check(self.seed is None or self.seed >= 0, f"seed={self.seed}", "it must be 0 or more", "Try seed=1")
+
+    def _check_stop(self) -> None:
+        """One string may be said for a tuple of one."""
+        given: Any = self.stop
+        stop = (given,) if isinstance(given, str) else given
+        strings = isinstance(stop, tuple | list) and all(isinstance(text, str) for text in stop)
+        check(strings, f"stop={stop!r}", "it must be strings", 'Try stop=("\\n\\n",)')
+        check(all(stop), "an empty stop string", "it would stop before the first token", "Leave it out")
+        object.__setattr__(self, "stop", tuple(stop))
 
 
 SAMPLING_PRESETS: dict[str, SampleConfig] = {

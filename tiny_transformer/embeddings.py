@@ -71,10 +71,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def apply_rotary(x: Tensor, positions: Tensor, theta: float = 10_000.0, scaling: dict[str, Any] | None = None) -> Tensor:
     """Rotary positions (Su et al. 2021, equation 34), pairing i with i + d/2 as Llama's weights do.
 
-    Shapes: x (…, seq, d_head), positions (seq,) or (batch, seq). The product of a turned query and a turned key depends on
-    the difference of their positions alone; lengths do not change.
+    Shapes: x (…, seq, d_head), positions (seq,), or (batch, seq) for an x of (batch, seq, d_head) or (batch, heads, seq, d_head).
+    The product of a turned query and a turned key depends on the difference of their positions alone; lengths do not change.
+    Raises ValueError for an odd d_head, or positions that do not belong to x.
     """
+    positions = torch.as_tensor(positions, device=x.device)
+    if x.size(-1) % 2:
+        raise ValueError(f"d_head={x.size(-1)}: rotary positions turn pairs of numbers, so it must be even. Try d_head={x.size(-1) + 1}")
+    one_each = positions.dim() in (1, 2) and positions.size(-1) == x.size(-2)
+    if not one_each or (positions.dim() == 2 and (x.dim() < 3 or positions.size(0) not in (1, x.size(0)))):
+        raise ValueError(
+            f"positions have shape {tuple(positions.shape)} and x {tuple(x.shape)}: they must be ({x.size(-2)},) or (batch, {x.size(-2)}). "
+            "Pass one position for each vector, torch.arange(seq) for a text from its start"
+        )
     cos, sin = rotation(positions, rotary_frequencies(x.size(-1), theta, scaling))
+    if positions.dim() == 2 and x.dim() == 3:  # no heads
+        cos, sin = cos[:, 0], sin[:, 0]
     return rotate(x, cos, sin)
 
 
@@ -111,8 +123,13 @@ class Embeddings(nn.Module):
         self.token_type = nn.Embedding(config.n_token_types, config.d_model) if config.n_token_types else None
         self.norm = make_norm(config) if config.n_token_types else None
         self.dropout = nn.Dropout(config.dropout)
-        if config.position == "sinusoidal":
-            self.register_buffer("sinusoids", sinusoidal_positions(config.max_seq_len, config.d_model), persistent=False)
+        self.make_constants()
+
+    def make_constants(self) -> None:
+        """What the config alone determines, where the weights are and in their type."""
+        if self.config.position == "sinusoidal":
+            table = sinusoidal_positions(self.config.max_seq_len, self.config.d_model)
+            self.register_buffer("sinusoids", table.to(self.token.weight), persistent=False)
 
     def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor | None = None) -> Tensor:
         """ids and token_types (batch, seq); positions (seq,) or (batch, seq). Returns (batch, seq, d_model)."""

@@ -49,7 +49,7 @@ def feed_forward(
 
 
 class FeedForward(nn.Module):
-    """The per-position network of one block: widen, bend, narrow. (batch, seq, d_model) to the same."""
+    """The per-position network of one block: widen, bend, narrow (Vaswani et al. 2017, 3.3). (batch, seq, d_model) to the same."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

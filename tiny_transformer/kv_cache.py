@@ -28,6 +28,8 @@ class LayerCache:
                 f"the KV cache holds {self.keys.size(2)} positions and has {self.length}: {key.size(2)} more do not fit. "
                 "Make it with a larger max_len, or reset it and feed the last part of the text again"
             )
+        if self.length == 0 and self.keys.dtype != key.dtype:  # take the model's type, whatever the cache was made with
+            self.keys, self.values = self.keys.to(key.dtype), self.values.to(key.dtype)
         self.keys[:, :, self.length : end] = key
         self.values[:, :, self.length : end] = value
         self.length = end

@@ -7,6 +7,7 @@ Read before: `embeddings.py`, `transformer_block.py`.
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -51,11 +52,7 @@ class TinyTransformerLM(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.unembed = Unembedding(config, self.embeddings.token.weight)
-        if config.position == "rotary":
-            frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
-            self.register_buffer("frequencies", frequencies.float(), persistent=False)
-        if config.position == "alibi":
-            self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads), persistent=False)
+        self._settle()
         if weights is not None:
             self.load_weights(weights)
             return
@@ -73,12 +70,15 @@ class TinyTransformerLM(nn.Module):
 
         `mask` is boolean, True = may look, (seq, seq) or (batch, seq, seq), and can only hide more than the config does.
         `cache` holds earlier positions: pass only the new ids, and the same cache again.
-        Raises ValueError for ids of another shape, outside the vocabulary, or too many for learned positions.
+        Raises ValueError for ids of another shape or type, outside the vocabulary, or too many for learned positions.
         """
         self._check_ids(ids, 0 if cache is None else cache.length)
+        ids = ids if ids.dtype in (torch.int64, torch.int32) else ids.long()
         seq = ids.size(1)
         positions = torch.arange(seq, device=ids.device) if cache is None else cache.positions(seq)
         if cache is not None:
+            if ids.size(0) != cache.batch_size:
+                raise ValueError(f"ids have {ids.size(0)} rows and the cache {cache.batch_size}: they must agree. Make a new cache")
             mask = attention.join_masks(cache.mask(seq), mask)
         bias = self._score_bias(seq, seq if cache is None else cache.length + seq)
         rotate = self._rotation(positions)
@@ -95,6 +95,10 @@ class TinyTransformerLM(nn.Module):
         return out
 
     def _check_ids(self, ids: Tensor, start: int) -> None:
+        if not isinstance(ids, Tensor):
+            raise ValueError(f"ids are a {type(ids).__name__}: they must be a tensor. Pass torch.as_tensor(ids)")
+        if ids.is_floating_point() or ids.dtype == torch.bool:
+            raise ValueError(f"ids have dtype {ids.dtype}: they must be whole numbers. Pass ids.long()")
         if ids.dim() != 2:
             raise ValueError(f"ids have shape {tuple(ids.shape)}: they must be (batch, seq). Add the batch dimension with ids[None]")
         end, limit = start + ids.size(1), self.config.max_seq_len
@@ -115,6 +119,32 @@ class TinyTransformerLM(nn.Module):
         cos, sin = embeddings.rotation(positions, self.frequencies)
         return partial(embeddings.rotate, cos=cos, sin=sin)
 
+    def _settle(self) -> None:
+        """What a move can break. Constants are made anew: positions in float32, whatever the type of the weights (bfloat16 has
+        three digits), and with values, also on a device where memory was only just taken. A tied output is tied again.
+        """
+        config = self.config
+        self.embeddings.make_constants()
+        if config.position == "rotary":
+            frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+            self.register_buffer("frequencies", frequencies.float().to(self.device), persistent=False)
+        if config.position == "alibi":
+            self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads).to(self.device), persistent=False)
+        if config.tie_weights:
+            self.unembed.weight = self.embeddings.token.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Behind `.to(…)`, `.bfloat16()`, `.cuda()`, `.to_empty(…)`."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._settle()
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """PyTorch's own; with `assign` the tensors themselves are taken."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self._settle()
+        return result
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -125,8 +155,14 @@ class TinyTransformerLM(nn.Module):
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy `weights` in, strictly. Raises ValueError with all missing, unexpected and misshapen names at once."""
+        """Copy `weights` in, strictly. Raises ValueError with all missing, unexpected and misshapen names at once.
+
+        A tied output may be there once more (`state_dict()` repeats it), if it says the same as the token embedding.
+        """
         own = self.weights()
+        token, output = weights.get("embeddings.token.weight"), weights.get("unembed.weight")
+        if self.config.tie_weights and token is not None and output is not None and torch.equal(token, output):
+            weights = {name: tensor for name, tensor in weights.items() if name != "unembed.weight"}
         problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
         problems += [f"unexpected {name} {tuple(weights[name].shape)}" for name in weights if name not in own]
         problems += [

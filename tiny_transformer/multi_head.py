@@ -73,6 +73,7 @@ class MultiHeadAttention(nn.Module):
         The config's own structure (causal, window) always holds; `mask` (bool, True = may look, (seq, key) or
         (batch, seq, key)) can only hide more. `bias` is added to the scores, `rotate` turns queries and keys (both hold
         positions), `cache` holds the keys and values of earlier calls.
+        Raises ValueError for an x of another width, or a mask that is not boolean or does not fit.
         """
         check_shape(x, ("batch", "seq", self.config.d_model), "the input of attention")
         query = split_heads(self.W_query(x), self.config.n_heads)  # (batch, heads, seq, d_head)

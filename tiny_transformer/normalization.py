@@ -35,10 +35,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class LayerNorm(nn.Module):
-    """Layer norm with learned gain and, where `bias`, learned shift. (…, d_model) to (…, d_model)."""
+    """Layer norm with learned gain and, where `bias`, learned shift (Ba et al. 2016). (…, d_model) to (…, d_model).
 
-    def __init__(self, d_model: int, eps: float = 1e-5, bias: bool = True) -> None:
+    Made from a width, or from a config, which says all three.
+    """
+
+    def __init__(self, d_model: int | ModelConfig, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
+        if isinstance(d_model, ModelConfig):
+            eps, bias, d_model = d_model.norm_eps, d_model.bias == "all", d_model.d_model
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
@@ -50,10 +55,12 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """RMS norm with learned gain. (…, d_model) to (…, d_model)."""
+    """RMS norm with learned gain (Zhang & Sennrich 2019). (…, d_model) to (…, d_model). Made from a width, or from a config."""
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+    def __init__(self, d_model: int | ModelConfig, eps: float = 1e-5) -> None:
         super().__init__()
+        if isinstance(d_model, ModelConfig):
+            eps, d_model = d_model.norm_eps, d_model.d_model
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
 
@@ -65,9 +72,7 @@ class RMSNorm(nn.Module):
 
 def make_norm(config: ModelConfig) -> nn.Module:
     """The norm that `config` names, over d_model."""
-    if config.norm == "rms":
-        return RMSNorm(config.d_model, config.norm_eps)
-    return LayerNorm(config.d_model, config.norm_eps, bias=config.bias == "all")
+    return RMSNorm(config) if config.norm == "rms" else LayerNorm(config)
 
 
 if __name__ == "__main__":

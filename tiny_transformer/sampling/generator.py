@@ -67,7 +67,8 @@ class TextGenerator:
         return self.generate_batch([prompt], config)[0]
 
     def generate_batch(self, prompts: Sequence[str], config: SampleConfig = BALANCED) -> list[str]:
-        """Every prompt and its continuation, all rows at once."""
+        """Every prompt and its continuation, all rows at once. Raises ConfigError for a single string."""
+        check(not isinstance(prompts, str), "prompts is one string", "it must be a list of them", "Pass [prompt], or call generate")
         texts = [[prompt] for prompt in prompts]
         for row, _, piece in self._write([self._encode(prompt) for prompt in prompts], config):
             texts[row].append(piece)
@@ -79,7 +80,6 @@ class TextGenerator:
         A prompt that can't be read is an error at once, not with the first piece.
         """
         ids = self._encode(prompt)
-        _check_seed(config)
         return (piece for _, _, piece in self._write([ids], config) if piece)
 
     def generate_ids(self, prompts: Sequence[Sequence[int]], config: SampleConfig = BALANCED) -> list[list[int]]:
@@ -92,7 +92,6 @@ class TextGenerator:
 
     def steps(self, prompts: Sequence[Sequence[int]], config: SampleConfig = BALANCED) -> Iterator[Step]:
         """`max_tokens` steps with logits and choices, for ids of any lengths; it knows nothing of ends and stop strings."""
-        _check_seed(config)
         decoder = Decoder(self.model, prompts, config.max_tokens)
         uniform = _uniform(config, len(prompts), self.model.device)
         for _ in range(config.max_tokens):
@@ -176,10 +175,6 @@ def _uniform(config: SampleConfig, rows: int, device: torch.device) -> Iterator[
     while True:
         block = torch.from_numpy(np.stack([generator.random(BLOCK) for generator in generators], axis=1))  # (BLOCK, rows)
         yield from block if device.type == "mps" else block.to(device)
-
-
-def _check_seed(config: SampleConfig) -> None:
-    check(config.seed is None or config.seed >= 0, f"seed={config.seed}", "it must be 0 or more", "Try seed=1")
 
 
 if __name__ == "__main__":

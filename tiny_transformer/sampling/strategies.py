@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ FIRST_LOOK = 256
 """Top-p on a large vocabulary sorts this many candidates first, and all of them only if those do not reach p."""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def _check_setting(name: str, value: Any) -> None:
     """Raise SampleConfig's own ConfigError for a bad value, also when a filter is called directly."""
     SampleConfig(**{name: value})
@@ -109,7 +110,8 @@ def repetition_penalty(logits: Tensor, previous_ids: Tensor | Sequence[Any], pen
     """Make tokens that already occurred less likely: positive logits divided, negative ones multiplied (Keskar et al. 2019, 4.1).
 
     Shapes: logits (…, vocab) and previous_ids (…, n) with the same leading dimensions; entries of -1 are padding. Lists of
-    ids, one per row and of any lengths, are taken too. How often a token occurred makes no difference.
+    ids, one per row and of any lengths, are taken too; for a single row (n,) is enough. How often a token occurred makes no
+    difference.
 
     >>> repetition_penalty(torch.tensor([2.0, -1.0, 3.0]), [0, 1, 1], 2.0).tolist()
     [1.0, -2.0, 3.0]
@@ -122,6 +124,8 @@ def repetition_penalty(logits: Tensor, previous_ids: Tensor | Sequence[Any], pen
     ids = previous_ids if isinstance(previous_ids, Tensor) else _as_rows(previous_ids)
     ids = ids.to(logits.device, torch.long)
     vocab = logits.size(-1)
+    if logits.numel() == vocab and ids.shape[:-1].numel() == 1:  # one row of each, with or without a batch dimension
+        ids = ids.reshape(*logits.shape[:-1], -1)
     if ids.shape[:-1] != logits.shape[:-1]:
         raise ValueError(f"previous ids have shape {tuple(ids.shape)}: they must be one row for each row of logits {tuple(logits.shape)}")
     if ids.numel() and (int(ids.max()) >= vocab or int(ids.min()) < -1):
@@ -213,8 +217,9 @@ def _float64(x: Tensor) -> Tensor:
 
 def _as_rows(ids: Sequence[Any]) -> Tensor:
     """Lists of different lengths to (…, n), filled up with -1; a flat list stays flat."""
-    if not any(hasattr(row, "__len__") for row in ids):
-        return torch.tensor(list(ids), dtype=torch.long)
+    ids = list(ids)
+    if not any(np.ndim(row) for row in ids):
+        return torch.tensor(ids, dtype=torch.long)
     width = max(len(row) for row in ids)
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in ids], dtype=torch.long)
 

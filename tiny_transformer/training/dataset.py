@@ -48,8 +48,13 @@ def get_batch(ids: Ids, batch_size: int, seq_len: int, generator: np.random.Gene
     """Windows from random places; the targets are the inputs, one step later. Shapes: (batch, seq) each.
 
     Every start from 0 to len(ids) - seq_len - 1 is equally likely, the last one included: its final target is the
-    text's last token. Raises ValueError when the text is too short.
+    text's last token. Raises ValueError when the text is too short, for sizes below 1, or another kind of generator.
     """
+    if min(batch_size, seq_len) < 1:
+        raise ValueError(f"batch_size={batch_size} and seq_len={seq_len}: each must be at least 1. Try 1 or more")
+    if not hasattr(generator, "integers"):
+        kind = f"{type(generator).__module__}.{type(generator).__name__}"
+        raise ValueError(f"generator is a {kind}: it must be a numpy.random.Generator. Pass np.random.default_rng(seed)")
     ids = np.asarray(ids)
     check_length(ids, seq_len)
     starts = generator.integers(0, len(ids) - seq_len, size=(batch_size, 1))  # the end is excluded

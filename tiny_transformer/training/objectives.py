@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_transformer.config import check_choice
 from tiny_transformer.training.dataset import IGNORE, Batch
 from tiny_transformer.utils.reference import is_reference
 
@@ -32,18 +33,24 @@ def count_targets(targets: NDArray[np.integer[Any]]) -> int:
 def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean", "sum"] = "mean") -> "Tensor":
     """-log softmax(logits)[target], in nats, over the asked-for targets: their mean (0 when there are none) or their sum.
 
-    Shapes: logits (…, vocab), targets (…) int64 with IGNORE where nothing is asked. Computed in float32 or wider.
+    Shapes: logits (…, vocab), targets (…) of any whole-number type with IGNORE where nothing is asked; an array is taken too.
+    Computed in float32 or wider.
     Over several micro-batches take sums and divide once by `count_targets` of them all: a mean of means weighs the
-    targets of short rows more. Raises ValueError for shapes that do not belong together.
+    targets of short rows more. Raises ValueError for shapes that do not belong together, and on the CPU for targets outside
+    the vocabulary (a GPU's own error comes later: looking would make every step wait).
     """
     import torch
     import torch.nn.functional as F
 
+    check_choice("reduction", reduction, ("mean", "sum"))
+    targets = torch.as_tensor(targets, device=logits.device).long()
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
             f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}: targets must have the logits' shape "
             f"without the vocabulary, {tuple(logits.shape[:-1])}"
         )
+    if targets.device.type == "cpu":
+        _check_range(targets, logits.shape[-1])
     logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)  # (n, vocab), (n,)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
@@ -55,6 +62,15 @@ def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean"
     else:
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
+
+
+def _check_range(targets: "Tensor", vocab: int) -> None:
+    wrong = targets[(targets >= vocab) | ((targets < 0) & (targets != IGNORE))]
+    if wrong.numel():
+        raise ValueError(
+            f"a target is {wrong[0].item()}: targets must lie in 0 to {vocab - 1}, or be {IGNORE} where nothing is asked. "
+            "Was another tokenizer used?"
+        )
 
 
 if __name__ == "__main__":
