@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -258,8 +259,8 @@ def test_fitted_heads_always_fit(d_model, start):
         (["extra"], "'extra' is one word too many"),
         (["--max-steps", "many"], "--max-steps 'many': it must be a whole number. Try --max-steps 100"),
         (["--learning-rate", "fast"], "--learning-rate 'fast': it must be a number"),
-        (["--schedule", "square"], "invalid choice 'square' for argument '--schedule'. Expected one of ('cosine', 'wsd', 'constant')"),
-        (["--max-steps"], "Missing value for argument '--max-steps'"),
+        (["--schedule", "square"], "--schedule 'square': it must be one of 'cosine', 'wsd', 'constant'. Pick one of these"),
+        (["--max-steps"], "--max-steps stands without a value: it needs one"),
         (["--dropout", "1.5"], "dropout=1.5: it must be at least 0 and below 1. Try dropout=0.1"),
         (["--preset", "huge"], "preset='huge': it must be one of tiny, cpu"),
         (["--recipe", "lob"], "recipe='lob': it must be one of demo"),
@@ -327,6 +328,24 @@ def test_nothing_a_model_writes_reaches_the_terminal_as_a_command(text):
     assert all(a == b for a, b in zip(text, shown, strict=True) if a.isprintable() or a in "\n\t")
 
 
+@pytest.mark.parametrize("text", ["👩\u200d👧", "10\u00a0€ «\u202fah\u202f»", "日本\u3000語", "می\u200cخواهم"])
+def test_spaces_and_joiners_are_shown_as_they_are(text):
+    assert screen.visible(text) == text
+    assert screen.visible("\u202eb\u2028") == "\ufffdb\ufffd", "what turns the line around or breaks it is not"
+
+
+def test_a_pipe_has_no_edge(capsys):
+    voice, log = screen.Screen(), []
+    voice.logs.append(log.append)
+    made = screen.table(*(f"column {i}" for i in range(12)))
+    made.add_row(*(f"a long value {i}" for i in range(12)))
+    voice.say(made)
+    voice.warn("long " * 60)
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 6 and all(f"a long value {i}" in out[3] for i in range(12)), "five lines of a table and one of a warning"
+    assert len(log[0].splitlines()) == 5
+
+
 def test_plain_output_has_no_control_characters_and_is_not_markup(capsys):
     voice = screen.Screen()
     voice.heading("head")
@@ -373,7 +392,7 @@ def test_the_table_is_ordered_and_converts_to_bits_per_byte():
     lines = [line for line in screen.plain_text(report.loss_table(1.3, 1.5, MARKS)).split("\n") if "." in line]
     losses = [float(re.findall(r"\d\.\d+", line)[0]) for line in lines]
     assert losses == sorted(losses, reverse=True) == pytest.approx([4.174, 3.31, 2.45, 1.5, 1.3])
-    assert "2.164" in lines[3] and "this model, validation text" in lines[3]
+    assert "2.164" in lines[3] and "this model, all validation text" in lines[3]
     assert MARKS.bits_per_byte(math.log(2)) == pytest.approx(1)
 
 
@@ -490,7 +509,7 @@ def test_a_run_leaves_everything_it_promises(trained):
 def test_the_screen_shows_the_journey(trained):
     _, out = trained
     assert not CONTROL.search(out.replace("\n", ""))
-    for words in ("characters to learn from", "M parameters", "── step 0 · loss", "── step 10 · loss", "this model, validation text"):
+    for words in ("characters to learn from", "M parameters", "── step 0 · loss", "── step 10 · loss", "this model, all validation text"):
         assert words in out, words
     for words in ("guessing blindly: ln", "knowing the character before", "bits/byte", "12 steps in 0:", "characters/s", "saved in"):
         assert words in out, words
@@ -530,7 +549,7 @@ def test_training_is_repeatable_and_json_is_alone_on_stdout(trained, tmp_path, c
         assert main([*argv, str(tmp_path / name)]) == 0
         out, err = capsys.readouterr()
         results.append(json.loads(out))
-        assert "this model, validation text" in err
+        assert "this model, all validation text" in err
     same = ("val_loss", "best_val_loss", "best_step", "train_loss", "steps", "stopped", "bits_per_byte", "landmarks")
     assert all(results[0][key] == results[1][key] for key in same)
     assert results[0]["stopped"] == "finished" and results[0]["run"] == str(tmp_path / "a")
@@ -634,9 +653,19 @@ def test_the_shakespeare_recipe_also_writes_the_guides_log(tmp_path, monkeypatch
     for _ in range(2):
         assert main(["train", "--recipe", "shakespeare", "--data", "text.txt"]) == 0
     log = Path("experiments/shakespeare/logs.txt").read_text()
-    assert log.count("this model, validation text") == 2, "a second run is appended"
+    assert log.count("this model, all validation text") == 2, "a second run is appended"
     assert (tmp_path / "checkpoints/shakespeare/log.txt").read_text() in log
     assert "step      3/3" in log
+
+
+def test_a_run_of_a_recipe_resumes_through_the_same_door(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(RECIPES, "quick", small_recipe("quick"))
+    Path("text.txt").write_text(TEXT)
+    assert main(["train", "--recipe", "quick", "--data", "text.txt", "--out", "run"]) == 0
+    assert main(["train", "--recipe", "quick", "--resume", "run", "--max-steps", "4"]) == 0
+    assert main(["train", "--recipe", "lab", "--resume", "run"]) == 2
+    assert "--resume with --recipe lab: this run began with quick. Leave --recipe out" in capsys.readouterr().err
 
 
 def test_the_second_name_is_the_best_checkpoint_not_the_last(tmp_path, monkeypatch, capsys):
@@ -649,7 +678,7 @@ def test_the_second_name_is_the_best_checkpoint_not_the_last(tmp_path, monkeypat
     assert main(["train", "--recipe", "quick", "--data", "text.txt", "--learning-rate", "9", "--warmup-steps", "0"]) == 0
     assert checkpoint.load("checkpoints/demo/last.pt").step == 3
     assert checkpoint.load("checkpoints/demo/demo_model.pt").step == 0
-    assert "this model, validation text (best, step 0)" in capsys.readouterr().out
+    assert "this model, all validation text (best, step 0)" in capsys.readouterr().out
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -737,6 +766,37 @@ def test_a_gallery_without_a_prompt_has_several_openings(run, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["samples"]) == 2
 
 
+def test_naming_a_number_of_samples_means_batch(run, capsys):
+    assert main(["generate", run, "--n", "3", "--max-tokens", "2"]) == 0
+    assert capsys.readouterr().out.count("\n=== ") == 3
+
+
+def test_an_output_that_is_a_link_or_a_pipe_stays_one(run, tmp_path, capsys):
+    main(["generate", run, "--seed", "1", "--max-tokens", "5"])
+    text = capsys.readouterr().out
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("link", "pipe"):
+        assert main(["generate", run, "--seed", "1", "--max-tokens", "5", "--output", str(tmp_path / name)]) == 0
+    assert os.read(reader, 1000).decode() == text == (tmp_path / "file").read_text()
+    os.close(reader)
+    assert pipe.is_fifo() and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_an_output_named_dev_stdout_adds_to_what_is_there(tmp_path):
+    """Also where standard output is a file: it is not replaced, and what stood in it stays."""
+    code = "from tiny_transformer.cli.texts import save_text; save_text('/dev/stdout', 'new')"
+    with (tmp_path / "out").open("ab") as out:
+        out.write(b"old ")
+        out.flush()
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+        out.write(b" more")
+    assert (tmp_path / "out").read_text() == "old new more"
+
+
 def test_a_prompt_that_was_never_read_is_named(run, capsys):
     main(["generate", run, "--prompt", "the fox say", "--max-tokens", "3"])
     assert "note: 'the fox say' does not occur in the training text" in capsys.readouterr().err
@@ -769,7 +829,7 @@ def test_chat_commands(run, monkeypatch, capsys, tmp_path):
     assert "(temperature 0.3, top-k 5, 4 tokens" in out
     assert "(a new page)\n> (temperature 0.8, top-k 40, 10 tokens, next seed 1)" in out
     assert "there is no command '/tempreature'. Did you mean /temperature?" in out
-    assert "('many' is not a number" in out and "(temperature=-1.0: it must be 0 (greedy)" in out and "'☃'" in out
+    assert "('many' is not a whole number" in out and "(temperature=-1.0: it must be 0 (greedy)" in out and "'☃'" in out
     assert "never read" not in out
     assert file.read_text().startswith("JULIET:") and f"(2 texts written to {file})" in out
 
@@ -825,8 +885,11 @@ def test_runs_lists_and_sorts(trained, tmp_path, capsys, run):
     metrics = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["val_loss"] == min(line["val_loss"] for line in metrics if "val_loss" in line)
     assert rows[1]["steps"] == 12 and rows[1]["parameters"] and rows[1]["started"]
+    (tmp_path / "b/c/metrics.jsonl").write_text('{"step": 15, "val_loss": 0.5}\n')
     assert main(["runs", str(tmp_path)]) == 0
-    assert "0.500" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0.500" in out
+    assert re.search(r"│ +15 │", out), "resumed beyond the steps it began with: not 15 of 12"
     (tmp_path / "empty").mkdir()
     assert main(["runs", str(tmp_path / "empty")]) == 0
     assert "no runs in" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Bad input: one line that says what came, what must be and what to do; exit code 2; nothing written."""
 
 import errno
+import io
 import os
 import re
 import subprocess
@@ -61,6 +62,13 @@ def test_a_text_shorter_than_a_window(tmp_path, capsys, length):
     assert re.search(r"\d+ (tokens|characters)", line)
 
 
+def test_a_refusal_is_all_that_is_said(tmp_path, capsys):
+    """Also where the machine decided the size, which is worth a line once training begins."""
+    (tmp_path / "short.txt").write_text("abc")
+    assert main(["train", "--data", str(tmp_path / "short.txt")]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_that_is_not_utf8(tmp_path, capsys):
     (tmp_path / "latin.txt").write_bytes("déjà vu ".encode("latin-1") * 100)
     line = refused(train("--data", str(tmp_path / "latin.txt")), capsys)
@@ -91,7 +99,18 @@ def test_no_text_at_all(capsys):
 
 def test_an_empty_standard_input(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115, PTH123
-    refused(train("--data", "-"), capsys)
+    assert "Pipe it in: cat FILE | tiny" in refused(train("--data", "-"), capsys)
+
+
+def test_text_from_the_keyboard_is_asked_for(capsys, monkeypatch):
+    from tiny_transformer.cli.texts import read
+    from tiny_transformer.config import DataConfig
+
+    keyboard = io.TextIOWrapper(io.BytesIO(b"typed by hand"))
+    monkeypatch.setattr(keyboard, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    read(DataConfig(data="-"))
+    assert "reading the text from the keyboard; Ctrl-D" in capsys.readouterr().err
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -205,6 +224,9 @@ def test_a_prompt_with_unknown_characters(trained, capsys):
 def test_an_output_that_cannot_be_written(trained, capsys):
     Path("file").write_text("")
     refused(["generate", str(trained), "--max-tokens", "2", "--output", "file/inside.txt"], capsys, left=["file"])
+    Path("folder").mkdir()
+    line = refused(["generate", str(trained), "--max-tokens", "2", "--output", "folder"], capsys, left=["file", "folder"])
+    assert line.endswith("folder is a folder: the text needs a file. Name a file in it")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +238,10 @@ def test_an_output_that_cannot_be_written(trained, capsys):
         (["data", "show", "shakespear"], "shakespeare"),
         (["data", "frobnicate"], "frobnicate"),
         (["train", "--resume", "nowhere"], "nowhere"),
+        (["demo", "--resume", "nowhere"], "a demo begins from nothing. Try: tiny train --resume nowhere"),
+        (["train", "--corpus", "pitches", "--out", ""], "--out without a name"),
+        (["data", "list", "pitches"], "Try: tiny data show pitches"),
+        (["generate", "nowhere", "--compare", "--batch"], "--compare with --batch"),
         (["train", "--resume", "nowhere", "--d-model", "3"], "--resume with --d-model: a resumed run keeps its own settings"),
     ],
 )

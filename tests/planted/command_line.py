@@ -62,8 +62,29 @@ BUGS = [
     Bug(
         "escape codes pass",
         "tiny_transformer/cli/screen.py",
-        'c if c in "\\n\\t" or c.isprintable() else _picture(c)',
+        'c if c in HARMLESS or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c)',
         "c",
+        "cli errors tools recipes",
+    ),
+    Bug(
+        "wide spaces lost",
+        "tiny_transformer/cli/screen.py",
+        'c.isprintable() or unicodedata.category(c) == "Zs" else',
+        "c.isprintable() else",
+        "cli errors tools recipes",
+    ),
+    Bug(
+        "a pipe replaced by a file",
+        "tiny_transformer/cli/texts.py",
+        '    if path.exists() and (not path.is_file() or named.is_relative_to("/dev")):',
+        "    if False:",
+        "cli errors tools recipes",
+    ),
+    Bug(
+        "any recipe may resume",
+        "tiny_transformer/cli/training.py",
+        "    check(recipe in (None, own),",
+        "    check(True,",
         "cli errors tools recipes",
     ),
     Bug(

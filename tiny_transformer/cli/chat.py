@@ -161,7 +161,8 @@ class Chat:
         try:
             number = None if value == "off" else kind(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not a number. Try /{name.replace('_', '')} {getattr(SampleConfig(), name) or 0.9}") from None
+            wanted = "whole number" if kind is int else "number"
+            raise ValueError(f"{value!r} is not a {wanted}. Try /{name.replace('_', '')} {getattr(SampleConfig(), name) or 0.9}") from None
         check(number is not None or name in ("top_k", "top_p", "min_p"), f"{name} off", "it must be a number", "Try /settings")
         change: dict[str, Any] = {name: number}
         self.settings = replace(self.settings, **change)

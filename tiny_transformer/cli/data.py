@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     if settings.action not in ACTIONS:
         raise ConfigError(unknown("action", settings.action, list(ACTIONS)))
     if settings.action == "list":
+        check(settings.name is None, f"list {settings.name}", "the list has all of them", f"Try: tiny data show {settings.name}")
         return _list(settings)
     check(settings.name is not None, f"{settings.action} without a name", "it needs one", f"Try: tiny data {settings.action} pitches")
     return _show(settings) if settings.action == "show" else _download(settings)

@@ -3,7 +3,8 @@
 import json
 
 from tiny_transformer.cli.screen import Screen
-from tiny_transformer.cli.settings import training_job
+from tiny_transformer.cli.settings import training_job, value_of
+from tiny_transformer.config import check
 
 DESCRIPTION = """\
 Train a small model from scratch in under five minutes on two cores, watch its
@@ -15,6 +16,8 @@ Tiny Shakespeare where that text can be had, else a built-in text. Every flag of
 
 def main(argv: list[str]) -> int:
     """Run the recipe `demo`, then write in three moods."""
+    directory = value_of(argv, "resume")
+    check(directory is None, "--resume", "a demo begins from nothing", f"Try: tiny train --resume {directory}")
     job = training_job(["--recipe", "demo", *argv], command="demo", description=DESCRIPTION)
     screen = Screen(to_stderr=job.json)
     screen.say("Tiny Transformer: a model that knows nothing, a text, and a few minutes.", style="bold")
@@ -36,11 +39,13 @@ def main(argv: list[str]) -> int:
 def _what_next(screen: Screen, path: str, prompt: str) -> None:
     opening = prompt.strip() or "The"
     screen.heading("what next")
-    for command, why in (
+    commands = (
         (f"tiny chat {path}", "type openings, it continues them"),
         (f'tiny generate {path} --prompt "{opening}" --compare', "strategies side by side"),
         (f"tiny plot {path} --timelapse", "the curve and the voice in one picture"),
         ("tiny train --data my.txt --out runs/mine", "the same with your own text"),
         ("tiny recipes", "larger models"),
-    ):
-        screen.say(f"  {command:56} {why}")
+    )
+    width = max(len(command) for command, _ in commands)
+    for command, why in commands:
+        screen.say(f"  {command:{width}}  {why}")

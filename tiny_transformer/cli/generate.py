@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tiny_transformer.cli.screen import Screen, visible
-from tiny_transformer.cli.settings import SampleFlags, checked, parse, unchecked, value_of, with_file
+from tiny_transformer.cli.settings import SampleFlags, checked, given, parse, unchecked, value_of, with_file
 from tiny_transformer.cli.texts import prompt_note, save_text
 from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig, check, check_choice
 from tiny_transformer.recipes import PROMPTS
@@ -49,7 +49,7 @@ class GenerateSettings:
     batch: bool = False
     """Write many samples, each with its own seed."""
     n: int = 20
-    """How many samples with --batch."""
+    """How many samples; naming a number means --batch."""
     output: str | None = None
     """Write to this file instead of the screen."""
     stream: bool = False
@@ -66,6 +66,8 @@ def main(argv: list[str]) -> int:
     """Load, write, show."""
     settings, sampling = read_settings(argv)
     path = settings.run or settings.checkpoint
+    many = settings.batch or "n" in given(argv)
+    check(not (many and settings.compare), "--compare with --batch", "only one of them can be done at a time", "Leave one out")
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny generate checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
     prompt = writer.prompt(settings.prompt)
     if settings.compare:
         return _compare(settings, sampling, writer, prompt)
-    if settings.batch:
+    if many:
         return _batch(settings, sampling, writer, prompt)
     return _single(settings, sampling, writer, prompt)
 

@@ -37,7 +37,7 @@ def caption(run: Run) -> str:
     model, metrics = run.record.get("model", {}), run.metrics()
     parts = [f"{model['n_layers']} layers × {model['d_model']}, context {model['max_seq_len']}"] if model else []
     final = next((line["final_val_loss"] for line in reversed(metrics) if line.get("final_val_loss") is not None), None)
-    parts += [] if final is None else [f"final validation loss {final:.3f}"]
+    parts += [] if final is None else [f"whole validation text {final:.3f}"]
     return "  ·  ".join(parts)
 
 

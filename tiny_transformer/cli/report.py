@@ -60,7 +60,7 @@ def loss_table(train_loss: float | None, val_loss: float, marks: Landmarks, *, a
         ("knowing the character before", marks.pair, False),
     ]
     best = "" if at_step is None else f" (best, step {at_step})"
-    rows.append((f"this model, validation text{best}", val_loss, True))
+    rows.append((f"this model, all validation text{best}", val_loss, True))
     if train_loss is not None:
         rows.append(("this model, training text", train_loss, True))
     if marks.floor is not None:

@@ -78,9 +78,11 @@ def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> Any:
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     """The rows for people."""
-    made = table("run", "text", "parameters", "steps", "validation", "whole text", "characters/s", "started")
+    made = table("run", "text", "size", "steps", "validation", "whole text", "chars/s", "started")
+    for column in (made.columns[1], made.columns[-1]):  # in a narrow terminal a path may be folded, a name and a date not
+        column.no_wrap = True
     for row in rows:
-        steps = f"{row['steps']:,}" + (f" of {row['max_steps']:,}" if row["max_steps"] not in (None, row["steps"]) else "")
+        steps = f"{row['steps']:,}" + (f" of {row['max_steps']:,}" if row["steps"] < (row["max_steps"] or 0) else "")
         size = "–" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M"
         made.add_row(
             row["run"], row["corpus"] or "–", size, steps, _number(row["val_loss"], ".3f"), _number(row["final_val_loss"], ".3f"),

@@ -6,6 +6,7 @@ the plain form as well. Left out: what is said. Read before: nothing.
 
 import io
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 100
+"""Columns of a heading's rule in a pipe, a file or a log."""
+NO_EDGE = 1000
+"""A pipe, a file and a log have no edge: a table is as wide as it needs."""
 ACCENT = "cyan"
+HARMLESS = "\n\t\u200c\u200d"
+"""Characters that Python calls not printable and that a terminal may have: line feed, tab, and the two joiners."""
 
 
 class Screen:
@@ -26,7 +32,7 @@ class Screen:
 
     def __init__(self, *, to_stderr: bool = False) -> None:
         plain = not (sys.stderr if to_stderr else sys.stdout).isatty()
-        self.console = Console(stderr=to_stderr, highlight=False, width=LOG_WIDTH if plain else None)
+        self.console = Console(stderr=to_stderr, highlight=False, width=NO_EDGE if plain else None)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.logs: list[Callable[[str], None]] = []
 
@@ -43,7 +49,7 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """A line that should not be overlooked."""
-        self.console.print(Text.assemble(("warning: ", "bold yellow"), (text, "yellow")))
+        self.console.print(Text.assemble(("warning: ", "bold yellow"), (text, "yellow")), soft_wrap=not self.live)
         self.log(f"warning: {text}")
 
     def sample(self, title: str, text: str, *, prompt: str = "", lines: int = 1000) -> None:
@@ -84,7 +90,7 @@ def downloading(screen: Screen, name: str) -> Iterator[Callable[[int, int], None
 
 def plain_text(what: RenderableType) -> str:
     """Anything rich can draw, as text without control characters and without blanks at line ends."""
-    page = Console(file=io.StringIO(), width=LOG_WIDTH, color_system=None, force_terminal=False, highlight=False)
+    page = Console(file=io.StringIO(), width=NO_EDGE, color_system=None, force_terminal=False, highlight=False)
     page.print(what)
     drawn: Any = page.file
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
@@ -93,9 +99,10 @@ def plain_text(what: RenderableType) -> str:
 def visible(text: str) -> str:
     """The text with control characters (except line feeds and tabs) replaced by their pictures: ESC becomes ␛.
 
-    A model trained on any text may write any character; a terminal must not obey it.
+    A model trained on any text may write any character; a terminal must not obey it. Spaces of every width, and the joiners that
+    emoji and many scripts need, command nothing and stay.
     """
-    return "".join(c if c in "\n\t" or c.isprintable() else _picture(c) for c in text)
+    return "".join(c if c in HARMLESS or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c) for c in text)
 
 
 def _picture(character: str) -> str:

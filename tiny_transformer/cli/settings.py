@@ -116,6 +116,10 @@ def _one_line(box: str, known: list[str]) -> str:
         return f"{found[1]} {found[2]}: it must be a whole number. Try {found[1]} 100"
     if found := re.match(r"Error parsing (--\S+): could not convert string to float: (.*)", text):
         return f"{found[1]} {found[2]}: it must be a number. Try {found[1]} 0.1"
+    if found := re.match(r"Missing value for argument '(--[\w-]+)", text):
+        return f"{found[1]} stands without a value: it needs one. Write {found[1]} VALUE"
+    if found := re.match(r"invalid choice (.*) for argument '(--[\w-]+).*Expected one of \((.*?),?\)", text):
+        return f"{found[2]} {found[1]}: it must be one of {found[3]}. Pick one of these"
     return re.sub(r"^Error parsing ", "", text) or "the command line could not be read. See --help"
 
 
@@ -296,6 +300,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
         data.corpus is not None or data.data is not None,
         "no text to learn from", "a model needs one", "Try --corpus shakespeare, or --data FILE",
     )
+    check(settings.out != "", "--out without a name", "a run needs a folder of its own", "Try --out checkpoints/mine")
     return Job(
         data=data,
         model=checked(ModelConfig, settings.model, n_heads=n_heads),

@@ -3,13 +3,14 @@
 Read before: corpora/, training/dataset.py.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tiny_transformer import corpora
-from tiny_transformer.config import DataConfig
+from tiny_transformer.config import DataConfig, check
 from tiny_transformer.corpora.corpus import Corpus, Progress
 from tiny_transformer.recipes import PROMPTS, Recipe
 from tiny_transformer.tokenization.base import Tokenizer
@@ -48,6 +49,8 @@ def read(data: DataConfig, base: Recipe | None = None, progress: Progress | None
 
 
 def _load(data: DataConfig, progress: Progress | None) -> Corpus:
+    if data.data == "-" and sys.stdin.isatty():
+        print("reading the text from the keyboard; Ctrl-D on a new line ends it", file=sys.stderr)
     return corpora.load(data.corpus or data.data or "", size=data.size, progress=progress)
 
 
@@ -72,11 +75,17 @@ def choose_prompt(wanted: str | None, corpus: str, tokenizer: Tokenizer, text: s
 
 
 def save_text(path: str | Path, text: str) -> None:
-    """Write a text file, all of it or nothing; folders on the way are made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file, all of it or nothing; folders on the way are made. A link is followed; a device or a pipe is written to."""
+    named, path = Path(path), Path(path).resolve()
+    check(not path.is_dir(), f"{named} is a folder", "the text needs a file", "Name a file in it")
+    if path.exists() and (not path.is_file() or named.is_relative_to("/dev")):  # a file put in the place of /dev/stdout would end it
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(file: BinaryIO) -> None:
-        file.write(text.encode())
+    def write(target: BinaryIO) -> None:
+        target.write(text.encode("utf-8"))
 
     atomic_save(path, write)
 

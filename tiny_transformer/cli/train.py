@@ -45,16 +45,19 @@ def _resume(directory: str, argv: list[str]) -> int:
     screen = Screen(to_stderr=as_json)
     from tiny_transformer.cli.training import resume
 
-    outcome = resume(directory, changes, screen)
+    outcome = resume(directory, changes, screen, recipe=value_of(argv, "recipe"), json=as_json)
     if as_json:
         print(json.dumps(outcome.to_dict()))
     return outcome.result.exit_code
 
 
 def resumed_settings(argv: list[str]) -> tuple[dict[str, Any], bool]:
-    """The settings that a resumed run changes, and whether `--json` was asked for. Raises ConfigError on any other flag."""
+    """The settings that a resumed run changes, and whether `--json` was asked for. Raises ConfigError on any other flag.
+
+    `--recipe` may stay: tools/shakespeare_train.py always says it, and `resume` compares it with the run's own.
+    """
     settings = parse(TrainSettings, argv, command="train", description=DESCRIPTION)
-    asked = given(argv) - {"resume", "json"}
+    asked = given(argv) - {"resume", "json", "recipe"}
     refused = sorted("--" + name.replace("_", "-") for name in asked - RESUMABLE)
     allowed = ", ".join("--" + name.replace("_", "-") for name in sorted(RESUMABLE))
     check(not refused, f"--resume with {', '.join(refused)}", "a resumed run keeps its own settings", f"Only {allowed} can change")

@@ -14,7 +14,7 @@ from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
 from tiny_transformer.cli.settings import Job
 from tiny_transformer.cli.texts import Reading, choose_prompt, read
-from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig
+from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import overlap
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.run import Run
@@ -80,8 +80,6 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     """Read the text, build the model, check that they fit. Writes nothing."""
     with downloading(screen, job.data.corpus or "") as progress:
         reading, notes = read(job.data, job.base, progress)
-    for note in (*job.notes, *notes):
-        screen.say(note, style="yellow")
     tokenizer = CharTokenizer.train(reading.corpus.text)
     train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
@@ -92,6 +90,8 @@ def prepare(job: Job, screen: Screen) -> Prepared:
         model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=reading.corpus.entropy
     )
     marks = landmarks(np.concatenate((train_ids, val_ids)), tokenizer.vocab_size, reading.val, reading.corpus.entropy)
+    for note in (*job.notes, *notes):  # not before here: a refusal is one line and nothing else
+        screen.say(note, style="yellow")
     return Prepared(job, reading, tokenizer, trainer, display, marks, prompt)
 
 
@@ -112,9 +112,14 @@ def _open_run(ready: Prepared, screen: Screen) -> Run:
     return run
 
 
-def resume(directory: str, changes: dict[str, Any], screen: Screen, *, json: bool = False) -> Outcome:
-    """Continue a run from its last.pt, bit for bit unless `changes` (fields of TrainConfig) say otherwise."""
+def resume(directory: str, changes: dict[str, Any], screen: Screen, *, recipe: str | None = None, json: bool = False) -> Outcome:
+    """Continue a run from its last.pt, bit for bit unless `changes` (fields of TrainConfig) say otherwise.
+
+    A `recipe` may be named again; any other than the run's own is refused.
+    """
     run = Run.open(Path(directory))
+    own = run.record.get("recipe")
+    check(recipe in (None, own), f"--resume with --recipe {recipe}", f"this run began with {own or 'no recipe'}", "Leave --recipe out")
     last = checkpoint.load(run.path / "last.pt")
     settings = TrainConfig(**{**run.record["training"], **changes})
     with downloading(screen, str(run.record["data"]["corpus"])) as progress:

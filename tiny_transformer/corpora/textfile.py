@@ -24,7 +24,8 @@ def read_text(path: str | Path, size: int | None = None) -> str:
     name = "standard input" if str(path) == STANDARD_INPUT else str(path)
     limit = None if size is None else 4 * size + len(codecs.BOM_UTF8)  # a character has at most 4 bytes in UTF-8
     data = _read_bytes(path, limit)
-    check(bool(data.removeprefix(codecs.BOM_UTF8)), f"{name} is empty", "there must be text to learn from", "Choose another file")
+    remedy = "Pipe it in: cat FILE | tiny …" if str(path) == STANDARD_INPUT else "Choose another file"
+    check(bool(data.removeprefix(codecs.BOM_UTF8)), f"{name} is empty", "there must be text to learn from", remedy)
     return decode(data, name, complete=limit is None or len(data) < limit)[:size]
 
 
