@@ -48,21 +48,21 @@ def _erf_polynomial(terms: int) -> list[float]:
     """Coefficients, highest power first, of a polynomial in u that equals exp(x²) (1 - erf(x)) for x from 0 to REACH.
 
     That product falls smoothly from 1 towards 1 / (x √π). In t = 1 / (1 + x / 2) it is almost a straight line, so few
-    powers are enough; u is t stretched to the interval from -1 to 1, where Chebyshev's points make an interpolation
-    that is as good as the best one but for a digit. Python's own `math.erfc` gives the values at the points.
+    powers are enough; u is t stretched to the interval from -1 to 1. The polynomial agrees with the product at Chebyshev's
+    points, where an interpolation is as good as the best one but for a digit; Python's own `math.erfc` gives the values
+    there, and a cosine sum the coefficients of Chebyshev's series.
     """
     least = 1 / (1 + REACH / 2)
-
-    def product(u: Array) -> Array:
-        x = 2 / ((u + 1) / 2 * (1 - least) + least) - 2
-        return np.array([math.exp(v * v) * math.erfc(v) for v in x])
-
-    series = np.polynomial.chebyshev.chebinterpolate(product, terms - 1)
+    angles = np.pi * (np.arange(terms) + 0.5) / terms
+    x = 2 / ((np.cos(angles) + 1) / 2 * (1 - least) + least) - 2
+    values = np.array([math.exp(v * v) * math.erfc(v) for v in x])
+    series = np.cos(np.outer(np.arange(terms), angles)) @ values * (2 / terms)
+    series[0] /= 2
     return [float(c) for c in np.polynomial.chebyshev.cheb2poly(series)[::-1]]
 
 
 def erf(x: Array) -> Array:
-    """The error function 2/√π ∫ exp(-s²) ds from 0 to x, for arrays: NumPy has none. Error below 1e-15 (float32: 3e-7).
+    """The error function 2/√π ∫ exp(-s²) ds from 0 to x, for arrays: NumPy has none. Error below 3e-15 (float32: 5e-7).
 
     erf(-x) = -erf(x), and for x ≥ 0: erf(x) = 1 - exp(-x²) p(t) with the polynomial above.
     """
