@@ -1,0 +1,248 @@
+"""The whole model, forward and backward: ids in, logits out; a batch in, gradients out. Mirrors `tiny_transformer/model.py`.
+
+Left out: the optimizer, sampling, files. Read before: `embeddings.py`, `transformer_block.py`, `objectives.py`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from tiny_transformer.config import ModelConfig
+from tiny_transformer.initialization import initial_weight
+from tiny_transformer.numpy_engine import embeddings
+from tiny_transformer.numpy_engine.embeddings import embed, embed_backward
+from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights, linear, linear_backward
+from tiny_transformer.numpy_engine.normalization import norm, norm_backward
+from tiny_transformer.numpy_engine.objectives import cross_entropy, cross_entropy_backward
+from tiny_transformer.numpy_engine.transformer_block import dropout as drop
+from tiny_transformer.numpy_engine.transformer_block import dropout_backward as drop_backward
+from tiny_transformer.numpy_engine.transformer_block import transformer_block, transformer_block_backward
+from tiny_transformer.training.dataset import Batch
+
+Dropout = Mapping[str, Array] | Callable[[str], Array | None]
+"""Where to find a dropout mask by its place: "embeddings", "blocks.0.attention", "blocks.0.feedforward", "blocks.1.attention", …
+
+Each is boolean, (batch, seq, d_model), True = stays. A place without one drops nothing.
+"""
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every weight's public name and shape, in the order of the PyTorch model (docs/ARCHITECTURE.md, "Weight names")."""
+    d, q, kv, ff = config.d_model, config.n_heads * config.head_width, config.kv_heads * config.head_width, config.ff_width
+    shapes: dict[str, tuple[int, ...]] = {"embeddings.token.weight": (config.vocab_size, d)}
+
+    def add(name: str, *shape: int, bias: bool) -> None:
+        shapes[f"{name}.weight"] = shape
+        if bias:
+            shapes[f"{name}.bias"] = shape[:1]
+
+    all_biases, qkv_bias, norm_bias = config.bias == "all", config.bias != "none", config.norm == "layer" and config.bias == "all"
+    if config.position == "learned":
+        add("embeddings.position", config.max_seq_len, d, bias=False)
+    if config.n_token_types:
+        add("embeddings.token_type", config.n_token_types, d, bias=False)
+        add("embeddings.norm", d, bias=norm_bias)
+    for block in (f"blocks.{index}" for index in range(config.n_layers)):
+        add(f"{block}.norm1", d, bias=norm_bias)
+        add(f"{block}.attention.W_query", q, d, bias=qkv_bias)
+        add(f"{block}.attention.W_key", kv, d, bias=qkv_bias)
+        add(f"{block}.attention.W_value", kv, d, bias=qkv_bias)
+        add(f"{block}.attention.out_proj", d, q, bias=all_biases)
+        if config.qk_norm:
+            add(f"{block}.attention.q_norm", config.head_width, bias=False)
+            add(f"{block}.attention.k_norm", config.head_width, bias=False)
+        add(f"{block}.norm2", d, bias=norm_bias)
+        add(f"{block}.feedforward.up", ff, d, bias=all_biases)
+        if config.activation == "swiglu":
+            add(f"{block}.feedforward.gate", ff, d, bias=all_biases)
+        add(f"{block}.feedforward.down", d, ff, bias=all_biases)
+    if config.norm_position == "pre":
+        add("norm", d, bias=norm_bias)
+    if not config.tie_weights:
+        add("unembed", config.vocab_size, d, bias=False)
+    return shapes
+
+
+def init_weights(config: ModelConfig, seed: int) -> dict[str, Array]:
+    """The first weights (float32) by the table of `initialization.py`: bit for bit the PyTorch model's for the same seed."""
+    return {name: initial_weight(name, shape, config, seed) for name, shape in weight_shapes(config).items()}
+
+
+def unembed(hidden: Array, w: Weights, config: ModelConfig) -> tuple[Array, Cache]:
+    """hidden (…, d_model) to logits (…, vocab): one matrix, its own or the token embedding's, and the soft-cap.
+
+    Kept: hidden, and with a soft-cap its tanh.
+    """
+    logits, linear_cache = linear(hidden, w, "embeddings.token" if config.tie_weights else "unembed")
+    if config.logit_softcap is None:
+        return logits, (linear_cache, None, None)
+    cap = config.logit_softcap
+    bent = np.tanh(logits / cap)
+    return cap * bent, (linear_cache, bent, cap)  # Gemma 2: linear near 0, never beyond the cap
+
+
+def unembed_backward(dlogits: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """dlogits (…, vocab) to dhidden (…, d_model) and the gradient of the matrix, under the name it was read by."""
+    linear_cache, bent, _ = cache
+    if bent is not None:
+        # y = c tanh(z / c): ∂y/∂z = c (1 - tanh²(z / c)) / c
+        dlogits = dlogits * (1 - bent * bent)
+    return linear_backward(dlogits, linear_cache)
+
+
+class TinyTransformerLM:
+    """A transformer language model: logits = unembed(norm(block_n(… block_1(embed(ids)))))."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        """Make the model with a copy of `weights`, all float32 or all float64: the arithmetic is done in their type."""
+        self.config = config
+        self._weights: dict[str, Array] = {}
+        self.load_weights(weights)
+
+    def weights(self) -> dict[str, Array]:
+        """Every weight once, by its public name; a tied output is not repeated. The model's own arrays: change them in place."""
+        return self._weights
+
+    def load_weights(self, weights: Weights) -> None:
+        """Copy `weights` in, strictly. Raises ValueError with all missing, unexpected and misshapen names at once."""
+        shapes = weight_shapes(self.config)
+        problems = [f"missing {name} {shape}" for name, shape in shapes.items() if name not in weights]
+        problems += [f"unexpected {name} {weights[name].shape}" for name in weights if name not in shapes]
+        problems += [
+            f"{name} has shape {weights[name].shape}, must be {shape}"
+            for name, shape in shapes.items()
+            if name in weights and weights[name].shape != shape
+        ]
+        if problems:
+            raise ValueError(f"the weights do not fit the config ({len(problems)} differences): " + "; ".join(problems))
+        kinds = {weights[name].dtype for name in shapes}
+        if len(kinds) > 1 or kinds.pop() not in (np.float32, np.float64):
+            found = ", ".join(sorted({str(weights[name].dtype) for name in shapes}))
+            raise ValueError(f"the weights have dtype {found}: all must be float32, or all float64. Convert them with .astype(np.float32)")
+        self._weights = {name: np.array(weights[name]) for name in shapes}
+
+    def forward(self, ids: Array, mask: Array | None = None, *, token_types: Array | None = None, dropout: Dropout | None = None) -> Array:
+        """ids (batch, seq) to logits (batch, seq, vocab). The other arguments are `hidden`'s."""
+        logits, _ = unembed(self.hidden(ids, mask, token_types=token_types, dropout=dropout), self._weights, self.config)
+        return logits
+
+    def hidden(self, ids: Array, mask: Array | None = None, *, token_types: Array | None = None, dropout: Dropout | None = None) -> Array:
+        """The residual stream after the last norm: (batch, seq, d_model).
+
+        `mask` is boolean, True = may look, (seq, seq) or (batch, seq, seq), and can only hide more than the config does.
+        `dropout` gives the masks of what stays; without it nothing is dropped.
+        Raises ValueError for ids of another shape, outside the vocabulary, or too many for learned positions.
+        """
+        return self._hidden(ids, mask, token_types, dropout, keep_caches=False)[0]
+
+    def loss_and_gradients(
+        self,
+        batch: Batch,
+        mask: Array | None = None,
+        *,
+        token_types: Array | None = None,
+        dropout: Dropout | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> tuple[float, Gradients]:
+        """The cross-entropy of a batch, in nats, and its gradient with respect to every weight, by name.
+
+        The model first runs forward, and each part keeps what its backward pass needs; then the gradient of the loss runs
+        through the parts from the last to the first. Over several micro-batches take sums and divide once.
+        """
+        hidden, caches = self._hidden(batch.inputs, mask, token_types, dropout, keep_caches=True)
+        logits, unembed_cache = unembed(hidden, self._weights, self.config)
+        loss, loss_cache = cross_entropy(logits, batch.targets, reduction)
+        dhidden, gradients = unembed_backward(cross_entropy_backward(loss_cache), unembed_cache)
+        for name, gradient in self._hidden_backward(dhidden, caches).items():
+            # A tied matrix is read twice, by the first step and the last. Whatever is used twice gets the sum of both gradients.
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        return loss, {name: gradients[name] for name in self._weights}
+
+    def _hidden(
+        self, ids: Array, mask: Array | None, token_types: Array | None, dropout: Dropout | None, *, keep_caches: bool
+    ) -> tuple[Array, list[Cache]]:
+        """The residual stream after the last norm, and what to keep: of the embeddings, of every block, of the norm."""
+        self._check_ids(ids)
+        config, w, find = self.config, self._weights, _finder(dropout)
+        seq, positions = ids.shape[1], np.arange(ids.shape[1])
+        bias, rotation = self._score_bias(seq, seq), self._rotation(positions)
+        x, cache = embed(ids, positions, w, config, token_types)
+        keep = find("embeddings")
+        x = drop(x, keep, config.dropout)
+        caches: list[Cache] = [(cache, keep)]
+        for index in range(config.n_layers):
+            name = f"blocks.{index}"
+            keeps = find(f"{name}.attention"), find(f"{name}.feedforward")
+            x, cache = transformer_block(x, w, name, config, mask, bias=bias, rotation=rotation, keep=keeps)
+            if keep_caches:
+                caches.append(cache)
+        if config.norm_position == "pre":
+            x, cache = norm(x, w, "norm", config)
+            caches.append(cache)
+        return x, caches
+
+    def _hidden_backward(self, dx: Array, caches: list[Cache]) -> Gradients:
+        """`_hidden` from its end to its beginning. Caches are dropped as they are used, so the memory is given back."""
+        gradients: Gradients = {}
+        if self.config.norm_position == "pre":
+            dx, gradients = norm_backward(dx, caches.pop())
+        while len(caches) > 1:
+            dx, of_block = transformer_block_backward(dx, caches.pop())
+            gradients |= of_block
+        cache, keep = caches.pop()
+        return gradients | embed_backward(drop_backward(dx, keep, self.config.dropout), cache)
+
+    def _check_ids(self, ids: Array) -> None:
+        if ids.ndim != 2:
+            raise ValueError(f"ids have shape {ids.shape}: they must be (batch, seq). Add the batch dimension with ids[None]")
+        limit, size = self.config.max_seq_len, self.config.vocab_size
+        if self.config.position in ("learned", "sinusoidal") and ids.shape[1] > limit:
+            raise ValueError(
+                f"{ids.shape[1]} tokens: the model has {self.config.position} positions for max_seq_len={limit}. "
+                f"Pass the last {limit} tokens"
+            )
+        if ids.size and not (ids.min() >= 0 and ids.max() < size):  # NumPy would count a negative id from the table's end
+            raise ValueError(
+                f"ids run from {ids.min()} to {ids.max()}: they must lie in 0 to {size - 1} (vocab_size={size}). "
+                "Was another tokenizer used?"
+            )
+
+    @property
+    def _dtype(self) -> np.dtype[np.floating]:
+        return self._weights["embeddings.token.weight"].dtype
+
+    def _score_bias(self, query_len: int, key_len: int) -> Array | None:
+        if self.config.position != "alibi":
+            return None
+        return embeddings.alibi_bias(embeddings.alibi_slopes(self.config.n_heads).astype(self._dtype), query_len, key_len)
+
+    def _rotation(self, positions: Array) -> tuple[Array, Array] | None:
+        if self.config.position != "rotary":
+            return None
+        config = self.config
+        frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
+        cos, sin = embeddings.rotation(positions, frequencies)
+        return cos.astype(self._dtype), sin.astype(self._dtype)
+
+
+def _finder(dropout: Dropout | None) -> Callable[[str], Array | None]:
+    if dropout is None:
+        return lambda name: None
+    return dropout if callable(dropout) else dropout.get
+
+
+if __name__ == "__main__":
+    generator = np.random.default_rng(0)
+    config = ModelConfig(d_model=64, n_layers=2)
+    model = TinyTransformerLM(config, init_weights(config, seed=0))
+    ids = generator.integers(config.vocab_size, size=(2, 17))
+    print("ids", ids.shape, "hidden", model.hidden(ids).shape, "logits", model.forward(ids).shape)
+    loss, gradients = model.loss_and_gradients(Batch(ids[:, :-1], ids[:, 1:]))
+    print(f"{config.n_parameters:,} parameters, first loss {loss:.3f}, ln(vocab_size) {math.log(config.vocab_size):.3f}")
+    for step in range(3):
+        for name, gradient in gradients.items():
+            model.weights()[name] -= 0.2 * gradient
+        loss, gradients = model.loss_and_gradients(Batch(ids[:, :-1], ids[:, 1:]))
+        print(f"after {step + 1} steps downhill: loss {loss:.3f}")
