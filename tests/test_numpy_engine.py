@@ -132,7 +132,7 @@ def test_with_torchs_own_tables_the_difference_is_a_float32_digit(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_float32_stays_float32_and_agrees(option):
     config = small_config(option)
-    assert_same(config, random_weights(config, dtype=np.float32), random_batch(), limit=1e-4)
+    assert_same(config, random_weights(config, dtype=np.float32), random_batch(), limit=5e-4)
     assert TinyTransformerLM(config, random_weights(config, dtype=np.float32)).hidden(random_batch().inputs).dtype == np.float32
 
 
