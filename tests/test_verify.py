@@ -305,3 +305,10 @@ def test_the_three_doors_are_one(monkeypatch):
 
 def test_doctests():
     assert doctest.testmod(verify).failed == 0
+
+
+def test_an_unknown_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        verify.main(["--foo"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "tiny verify: unrecognized arguments: --foo. See tiny verify --help\n"

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 Status = Literal["ok", "warn", "fail"]
 PROJECT = "tiny-transformer"
@@ -421,9 +421,17 @@ def _report(checks: Iterator[Check]) -> list[Check]:
     return seen
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a flag on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the checks and report. Returns 0 when none failed, else 1."""
-    parser = argparse.ArgumentParser(prog="tiny verify", description="Check the installation and the machine; end with a small training.")
+    parser = _OneLineParser(prog="tiny verify", description="Check the installation and the machine; end with a small training.")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quick", action="store_true", help="leave out the self-test")
     options = parser.parse_args(argv)
