@@ -98,7 +98,7 @@ def test_no_text_at_all(capsys):
 
 
 def test_an_empty_standard_input(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert "Pipe it in: cat FILE | tiny" in refused(train("--data", "-"), capsys)
 
 
