@@ -12,10 +12,10 @@ from tests.opinionated import opinionated
 from tiny_transformer.config import ConfigError, SampleConfig
 from tiny_transformer.sampling.decoder import Decoder
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate, naive_logits, window_start
-from tiny_transformer.sampling.incremental_text import IncrementalText, find_stop
 from tiny_transformer.sampling.packed import applied, pack
 from tiny_transformer.tokenization.base import SpecialTokens
 from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.tokenization.incremental_text import IncrementalText, find_stop
 
 SYMBOLS = "\n abcdefghijklmno"  # 17, as many as the small model has
 EDGE = 12  # the small model's context

@@ -387,9 +387,12 @@ def test_pick_is_choose_of_the_distribution(vocab, tied, settings):
     assert torch.equal(pick(logits, previous, config, u), choose(next_token_distribution(logits, previous, config), u))
 
 
-@pytest.mark.parametrize("module", ["strategies", "measures", "incremental_text", "decoder"])
+@pytest.mark.parametrize(
+    "module",
+    ["sampling.strategies", "sampling.measures", "tokenization.incremental_text", "context_window", "sampling_rules", "beam_hypotheses"],
+)
 def test_docstring_examples(module):
-    result = doctest.testmod(import_module(f"tiny_transformer.sampling.{module}"), extraglobs={"torch": torch})
+    result = doctest.testmod(import_module(f"tiny_transformer.{module}"), extraglobs={"torch": torch})
     assert result.attempted and not result.failed
 
 

@@ -1,14 +1,6 @@
-"""A batch of texts and the logits of what comes next in each: the KV cache, the padding, and the rule past the context's edge.
+"""A batch of texts and the logits of what comes next in each: the KV cache, the padding, and what happens past the context's edge.
 
-**The window rule.** A model looks at max_seq_len = L tokens at most. Of a text of n tokens it is shown those from
-
-    window_start(n) = 0 while n ≤ L, else the smallest multiple of ⌊L / 2⌋ (at least 1) that leaves at most L tokens.
-
-It depends on n alone, so cached and uncached generation agree. The window grows to L tokens, then drops its older half: only
-then are all positions different ones, and the cache is filled anew, once in L / 2 tokens. (A window that moved with every token
-would make every cached key wrong with every token.) The model always sees at least half its context.
-
-Left out: which token is taken (`strategies.py`). Read before: `kv_cache.py`, `model.py`.
+Left out: which token is taken (`strategies.py`). Read before: `context_window.py`, `kv_cache.py`, `model.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,24 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tiny_transformer.context_window import PADDING, RESERVE, window_start
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.sampling.packed import applied, pack
 
-PADDING = -1
-"""Stands left of the shorter texts of a batch."""
-RESERVE = 1024
-"""Tokens that memory is taken for at first; it doubles when they are used up."""
-
-
-def window_start(n: int, max_seq_len: int) -> int:
-    """The first of the n tokens that the model is shown: the rule above.
-
-    >>> [window_start(n, 8) for n in (1, 8, 9, 12, 13, 16, 17)]
-    [0, 0, 4, 4, 8, 8, 12]
-    """
-    step = max(1, max_seq_len // 2)
-    return 0 if n <= max_seq_len else -(-(n - max_seq_len) // step) * step
+__all__ = ["PADDING", "RESERVE", "Decoder", "evaluating", "naive_logits", "window_start"]
 
 
 def naive_logits(model: TinyTransformerLM, ids: Tensor) -> Tensor:

@@ -2,34 +2,27 @@
 
 Every filter takes and returns (…, vocab) and sets what it removes to -inf. Where two tokens are equally likely, the one with the
 lower id counts as the likelier, everywhere: so greedy, top-k and top-p keep exact and repeatable sets.
-Left out: the model and the loop around it (`generator.py`). Read before: `SampleConfig` in `config.py`.
+Left out: the model and the loop around it (`generator.py`). Read before: `SampleConfig` in `config.py`, `sampling_rules.py`.
 """
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tiny_transformer.config import SampleConfig
-
-SMALLEST_TEMPERATURE = 1e-20
-"""Below this, logits / temperature may leave float32; the result would be greedy anyway."""
-ROUNDING = 1e-6
-"""Top-p: a sum this close to p (relatively) has reached it, so that 0.5 + 0.3 reaches 0.8 in any arithmetic."""
-HIGHEST = 1 - 2**-52
-"""The largest u that `choose` uses: times a sum it is below that sum, however the product is rounded."""
-FIRST_LOOK = 256
-"""Top-p on a large vocabulary sorts this many candidates first, and all of them only if those do not reach p."""
-
-
-@lru_cache(maxsize=1024, typed=True)
-def _check_setting(name: str, value: Any) -> None:
-    """Raise SampleConfig's own ConfigError for a bad value, also when a filter is called directly."""
-    SampleConfig(**{name: value})
+from tiny_transformer.sampling_rules import (
+    FIRST_LOOK,
+    HIGHEST,
+    ROUNDING,
+    SMALLEST_TEMPERATURE,
+    as_rows,
+    check_finite,
+    check_previous,
+    check_setting,
+)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -42,7 +35,7 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
 
     Raises ConfigError for a negative or infinite temperature.
     """
-    _check_setting("temperature", temperature)
+    check_setting("temperature", temperature)
     if temperature >= SMALLEST_TEMPERATURE:
         return logits / temperature
     likeliest = logits.argmax(-1, keepdim=True)  # the first one where there are several
@@ -59,7 +52,7 @@ def top_k(logits: Tensor, k: int | None) -> Tensor:
 
     Raises ConfigError for k below 1.
     """
-    _check_setting("top_k", k)
+    check_setting("top_k", k)
     if k is None or k >= logits.size(-1):
         return logits
     kth = torch.topk(logits, k, dim=-1).values[..., -1:]  # (…, 1): each row is compared with its own k-th value
@@ -76,7 +69,7 @@ def top_p(logits: Tensor, p: float | None) -> Tensor:
 
     Raises ConfigError for p outside (0, 1].
     """
-    _check_setting("top_p", p)
+    check_setting("top_p", p)
     if p is None or p == 1:
         return logits
     vocab = logits.size(-1)
@@ -99,7 +92,7 @@ def min_p(logits: Tensor, p: float | None) -> Tensor:
 
     Raises ConfigError for p outside (0, 1].
     """
-    _check_setting("min_p", p)
+    check_setting("min_p", p)
     if p is None:
         return logits
     least = logits.amax(-1, keepdim=True) + math.log(p)  # (…, 1)
@@ -118,18 +111,16 @@ def repetition_penalty(logits: Tensor, previous_ids: Tensor | Sequence[Any], pen
 
     Raises ConfigError for a penalty that is not positive, and ValueError for ids outside the vocabulary.
     """
-    _check_setting("repetition_penalty", penalty)
+    check_setting("repetition_penalty", penalty)
     if penalty == 1:
         return logits
-    ids = previous_ids if isinstance(previous_ids, Tensor) else _as_rows(previous_ids)
+    ids = previous_ids if isinstance(previous_ids, Tensor) else torch.from_numpy(as_rows(previous_ids))
     ids = ids.to(logits.device, torch.long)
     vocab = logits.size(-1)
     if logits.numel() == vocab and ids.shape[:-1].numel() == 1:  # one row of each, with or without a batch dimension
         ids = ids.reshape(*logits.shape[:-1], -1)
-    if ids.shape[:-1] != logits.shape[:-1]:
-        raise ValueError(f"previous ids have shape {tuple(ids.shape)}: they must be one row for each row of logits {tuple(logits.shape)}")
-    if ids.numel() and (int(ids.max()) >= vocab or int(ids.min()) < -1):
-        raise ValueError(f"previous ids run from {int(ids.min())} to {int(ids.max())}: they must lie in 0 to {vocab - 1}, -1 for padding")
+    lowest, highest = (int(ids.min()), int(ids.max())) if ids.numel() else (-1, -1)
+    check_previous(tuple(ids.shape), tuple(logits.shape), lowest, highest)
     seen = torch.zeros(*logits.shape[:-1], vocab + 1, dtype=torch.bool, device=logits.device)
     seen = seen.scatter(-1, ids.masked_fill(ids < 0, vocab), True)[..., :vocab]  # padding falls into the extra column
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -168,7 +159,7 @@ def choose(probabilities: Tensor, u: Tensor | float) -> Tensor:
     height = torch.as_tensor(u, dtype=torch.float64, device=exact.device).clamp(max=HIGHEST)[..., None]  # (…, 1)
     reached = torch.where(exact > 0, exact.cumsum(-1), -torch.inf)  # (…, vocab)
     whole = reached.amax(-1, keepdim=True)  # (…, 1)
-    _check_finite(whole)
+    check_finite(float(whole.sum()))
     return (reached > height * whole).view(torch.uint8).argmax(-1).to(probabilities.device)  # the first one above
 
 
@@ -181,7 +172,7 @@ def pick(logits: Tensor, previous_ids: Tensor | None, config: SampleConfig, u: T
         logits = repetition_penalty(logits, previous_ids, config.repetition_penalty)
     if config.temperature < SMALLEST_TEMPERATURE:
         best, ids = logits.max(-1)
-        _check_finite(best)
+        check_finite(float(best.sum()))
         return ids
     short = _shortlist(logits, config.top_k)
     if short is None:
@@ -213,20 +204,6 @@ def _keep_likeliest(logits: Tensor, least: Tensor, count: Tensor | int) -> Tenso
 
 def _float64(x: Tensor) -> Tensor:
     return x.cpu().double() if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
-
-
-def _as_rows(ids: Sequence[Any]) -> Tensor:
-    """Lists of different lengths to (…, n), filled up with -1; a flat list stays flat."""
-    ids = list(ids)
-    if not any(np.ndim(row) for row in ids):
-        return torch.tensor(ids, dtype=torch.long)
-    width = max(len(row) for row in ids)
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in ids], dtype=torch.long)
-
-
-def _check_finite(best: Tensor) -> None:
-    if not math.isfinite(best.sum()):
-        raise ValueError("no next token can be chosen: the logits hold NaN, or nothing but -inf. The model's weights are damaged")
 
 
 if __name__ == "__main__":
