@@ -7,7 +7,17 @@ import torch
 
 from tests.options import small_config
 from tiny_transformer.config import ModelConfig
-from tiny_transformer.embeddings import Embeddings, alibi_bias, alibi_slopes, apply_rotary, rotary_frequencies, sinusoidal_positions
+from tiny_transformer.embeddings import (
+    Embeddings,
+    alibi_bias,
+    alibi_slopes,
+    apply_rotary,
+    rotary_frequencies,
+    rotation,
+    sinusoidal_positions,
+)
+from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.utils.reference import reference_path
 
 
 @pytest.mark.parametrize("d_model", [1, 6, 7, 64])
@@ -146,3 +156,55 @@ def test_positions_that_do_not_belong_to_the_vectors(positions):
 def test_odd_widths_have_no_pairs():
     with pytest.raises(ValueError, match="d_head=7.*even"):
         apply_rotary(torch.randn(5, 7), torch.arange(5))
+
+
+# tables: as exact as the weights' type can hold
+
+
+def exact_rotation(positions, d_head, theta=10_000.0):
+    """Cosines by Python's own floats."""
+    return [[math.cos(p * theta ** (-2 * i / d_head)) for i in range(d_head // 2)] for p in positions]
+
+
+def test_rotations_are_exact_far_from_the_start():
+    positions = torch.tensor([0, 1, 777, 4095, 100_000])
+    frequencies = rotary_frequencies(16, 10_000.0)
+    for dtype in (torch.float32, torch.float64):
+        expected = torch.tensor(exact_rotation(positions.tolist(), 16), dtype=torch.float64)
+        cos, sin = rotation(positions, frequencies, dtype)
+        assert cos.dtype == sin.dtype == dtype
+        torch.testing.assert_close(cos.double(), expected, rtol=0, atol=6e-8 if dtype == torch.float32 else 1e-10)
+        torch.testing.assert_close(cos.double() ** 2 + sin.double() ** 2, torch.ones(5, 8, dtype=torch.float64), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "table"), [(torch.float32, torch.float32), (torch.float64, torch.float64), (torch.bfloat16, torch.float32)]
+)
+def test_a_models_tables_follow_its_type(dtype, table):
+    rotary = TinyTransformerLM(small_config("rotary", max_seq_len=2000), seed=0).to(dtype)
+    assert rotary.cosines.dtype == rotary.sines.dtype == table
+    expected = torch.tensor(exact_rotation(range(2000), 6), dtype=torch.float64)
+    torch.testing.assert_close(rotary.cosines, expected.to(table), rtol=0, atol=6e-8 if table == torch.float32 else 1e-12)
+    sinusoidal = TinyTransformerLM(small_config("sinusoidal"), seed=0).to(dtype)
+    assert torch.equal(sinusoidal.embeddings.sinusoids, sinusoidal_positions(12, 24, torch.float64).to(dtype))
+    alibi = TinyTransformerLM(small_config("alibi", n_heads=3), seed=0).to(dtype)
+    assert torch.equal(alibi.slopes, torch.tensor([2**-4, 2**-8, 2**-2], dtype=table))
+    back = rotary.float()
+    assert torch.equal(back.cosines, expected.float())
+    assert not {"cosines", "sines"} & set(back.state_dict())
+
+
+def test_odd_numbers_of_heads_have_exact_slopes():
+    assert alibi_slopes(6, torch.float64).tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8, 2.0**-1, 2.0**-3]
+    assert alibi_slopes(32, torch.float64).tolist() == [2.0 ** (-i / 4) for i in range(1, 33)]
+
+
+@torch.no_grad()
+def test_rotary_reads_beyond_the_context_by_the_same_angles():
+    """Rotary positions have no end: past max_seq_len the table is not enough, and the angles are the same."""
+    short, long = (TinyTransformerLM(small_config("rotary", max_seq_len=n), seed=0).double().eval() for n in (5, 40))
+    long.load_weights(short.weights())
+    ids = torch.randint(17, (2, 30), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(short(ids), long(ids), rtol=0, atol=1e-12)
+    with reference_path():
+        torch.testing.assert_close(short(ids), long(ids), rtol=0, atol=1e-12)

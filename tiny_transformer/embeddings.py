@@ -14,21 +14,21 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.normalization import make_norm
 
 
-def sinusoidal_positions(n: int, d_model: int) -> Tensor:
+def sinusoidal_positions(n: int, d_model: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(the same) (Vaswani et al. 2017, 3.5). (n, d_model).
 
-    Wavelengths grow from 2π to 10000 · 2π. Computed in float64, given in float32.
+    Wavelengths grow from 2π to 10000 · 2π. Computed in float64 on the CPU, and rounded once, to `dtype`.
 
     >>> sinusoidal_positions(2, 4)[0].tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
-    position = torch.arange(n, dtype=torch.float64)[:, None]
-    pair = torch.arange(0, d_model, 2, dtype=torch.float64)
+    position = torch.arange(n, dtype=torch.float64, device="cpu")[:, None]
+    pair = torch.arange(0, d_model, 2, dtype=torch.float64, device="cpu")
     angle = position / 10_000.0 ** (pair / d_model)  # (n, ⌈d_model / 2⌉)
-    out = torch.empty(n, d_model, dtype=torch.float64)
+    out = torch.empty(n, d_model, dtype=torch.float64, device="cpu")
     out[:, 0::2] = angle.sin()
     out[:, 1::2] = angle.cos()[:, : d_model // 2]
-    return out.float()
+    return out.to(dtype)
 
 
 def rotary_frequencies(d_head: int, theta: float, scaling: dict[str, Any] | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def rotary_frequencies(d_head: int, theta: float, scaling: dict[str, Any] | None
     `scaling` slows the turning for longer texts: "linear" divides every frequency (Chen et al. 2023); "llama3" divides the
     slow ones only, with a smooth passage between (Llama 3.1's rule).
     """
-    pair = torch.arange(0, d_head, 2, dtype=torch.float64)
+    pair = torch.arange(0, d_head, 2, dtype=torch.float64, device="cpu")
     frequencies: Tensor = theta ** (-pair / d_head)
     if scaling is None:
         return frequencies
@@ -50,15 +50,22 @@ def rotary_frequencies(d_head: int, theta: float, scaling: dict[str, Any] | None
     return keep * frequencies + (1 - keep) * slow
 
 
-def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position · frequency, for every pair: each (…, seq, d_head / 2), float32.
+def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position · frequency, for every pair: each (…, seq, d_head / 2), on the positions' device.
 
     positions (seq,), or (batch, seq) where rows begin at different places: those get a heads dimension, (batch, 1, seq, d_head / 2).
+    Computed in float64 and rounded once, to `dtype`: a float32 angle of 1000 radians is wrong in the fifth digit already.
     """
-    angle = positions[..., None].float() * frequencies.to(positions.device, torch.float32)
+    device = "cpu" if positions.device.type == "mps" else positions.device  # Apple's GPUs have no float64
+    angle = positions[..., None].to(device, torch.float64) * frequencies.to(device)
     if positions.dim() == 2:
         angle = angle[:, None]
-    return angle.cos(), angle.sin()
+    return angle.cos().to(positions.device, dtype), angle.sin().to(positions.device, dtype)
+
+
+def constants_dtype(weights: torch.dtype) -> torch.dtype:
+    """The type of rotations and slopes: that of the weights, but at least float32 (bfloat16 has three digits)."""
+    return torch.promote_types(weights, torch.float32)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -84,13 +91,13 @@ def apply_rotary(x: Tensor, positions: Tensor, theta: float = 10_000.0, scaling:
             f"positions have shape {tuple(positions.shape)} and x {tuple(x.shape)}: they must be ({x.size(-2)},) or (batch, {x.size(-2)}). "
             "Pass one position for each vector, torch.arange(seq) for a text from its start"
         )
-    cos, sin = rotation(positions, rotary_frequencies(x.size(-1), theta, scaling))
+    cos, sin = rotation(positions, rotary_frequencies(x.size(-1), theta, scaling), constants_dtype(x.dtype))
     if positions.dim() == 2 and x.dim() == 3:  # no heads
         cos, sin = cos[:, 0], sin[:, 0]
     return rotate(x, cos, sin)
 
 
-def alibi_slopes(n_heads: int) -> Tensor:
+def alibi_slopes(n_heads: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """One slope per head, a geometric sequence from 2^(-8/n) down to 2^-8 (Press et al. 2022, section 3). (heads,).
 
     Where n is no power of two: those of the next lower power, then every second one of the next higher.
@@ -100,7 +107,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
         return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
 
     lower = 2 ** math.floor(math.log2(n_heads))
-    return torch.tensor((powers(lower) + powers(2 * lower)[0::2])[:n_heads])
+    return torch.tensor((powers(lower) + powers(2 * lower)[0::2])[:n_heads], dtype=dtype)
 
 
 def alibi_bias(slopes: Tensor, query_len: int, key_len: int) -> Tensor:
@@ -128,8 +135,8 @@ class Embeddings(nn.Module):
     def make_constants(self) -> None:
         """What the config alone determines, where the weights are and in their type."""
         if self.config.position == "sinusoidal":
-            table = sinusoidal_positions(self.config.max_seq_len, self.config.d_model)
-            self.register_buffer("sinusoids", table.to(self.token.weight), persistent=False)
+            table = sinusoidal_positions(self.config.max_seq_len, self.config.d_model, self.token.weight.dtype)
+            self.register_buffer("sinusoids", table.to(self.token.weight.device), persistent=False)
 
     def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor | None = None) -> Tensor:
         """ids and token_types (batch, seq); positions (seq,) or (batch, seq). Returns (batch, seq, d_model)."""

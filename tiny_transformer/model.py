@@ -41,7 +41,8 @@ class Unembedding(nn.Module):
 class TinyTransformerLM(nn.Module):
     """A transformer language model: logits = unembed(norm(block_n(… block_1(embeddings(ids)))))."""
 
-    frequencies: Tensor
+    cosines: Tensor
+    sines: Tensor
     slopes: Tensor
 
     def __init__(self, config: ModelConfig, seed: int | None = None, *, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -81,7 +82,7 @@ class TinyTransformerLM(nn.Module):
                 raise ValueError(f"ids have {ids.size(0)} rows and the cache {cache.batch_size}: they must agree. Make a new cache")
             mask = attention.join_masks(cache.mask(seq), mask)
         bias = self._score_bias(seq, seq if cache is None else cache.length + seq)
-        rotate = self._rotation(positions)
+        rotate = self._rotation(positions, seq if cache is None else cache.length + seq)
         try:
             x = self.embeddings(ids, positions, token_types)
         except IndexError:
@@ -110,26 +111,35 @@ class TinyTransformerLM(nn.Module):
     def _score_bias(self, query_len: int, key_len: int) -> Tensor | None:
         return embeddings.alibi_bias(self.slopes, query_len, key_len) if self.config.position == "alibi" else None
 
-    def _rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor] | None:
+    def _rotation(self, positions: Tensor, end: int) -> Callable[[Tensor], Tensor] | None:
+        """What turns queries and keys; all positions are below `end`. The angles within the context are looked up."""
         if self.config.position != "rotary":
             return None
+        theta, scaling = self.config.rope_theta, self.config.rope_scaling
         if is_reference():
-            theta, scaling = self.config.rope_theta, self.config.rope_scaling
             return lambda x: embeddings.apply_rotary(x, positions, theta, scaling)
-        cos, sin = embeddings.rotation(positions, self.frequencies)
+        if end > len(self.cosines):
+            frequencies = embeddings.rotary_frequencies(self.config.head_width, theta, scaling)
+            cos, sin = embeddings.rotation(positions, frequencies, self.cosines.dtype)
+        else:
+            cos, sin = self.cosines[positions], self.sines[positions]  # (seq, d_head / 2), or (batch, seq, d_head / 2)
+            if positions.dim() == 2:
+                cos, sin = cos[:, None], sin[:, None]  # (batch, 1, seq, d_head / 2): the same for every head
         return partial(embeddings.rotate, cos=cos, sin=sin)
 
     def _settle(self) -> None:
-        """What a move can break. Constants are made anew: positions in float32, whatever the type of the weights (bfloat16 has
-        three digits), and with values, also on a device where memory was only just taken. A tied output is tied again.
+        """What a move can break. Constants are made anew, in the type of the weights but at least float32 (bfloat16 has three
+        digits), and with values, also on a device where memory was only just taken. A tied output is tied again.
         """
-        config = self.config
+        config, dtype = self.config, embeddings.constants_dtype(self.embeddings.token.weight.dtype)
         self.embeddings.make_constants()
         if config.position == "rotary":
             frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
-            self.register_buffer("frequencies", frequencies.float().to(self.device), persistent=False)
+            cos, sin = embeddings.rotation(torch.arange(config.max_seq_len, device="cpu"), frequencies, dtype)
+            self.register_buffer("cosines", cos.to(self.device), persistent=False)
+            self.register_buffer("sines", sin.to(self.device), persistent=False)
         if config.position == "alibi":
-            self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads).to(self.device), persistent=False)
+            self.register_buffer("slopes", embeddings.alibi_slopes(config.n_heads, dtype).to(self.device), persistent=False)
         if config.tie_weights:
             self.unembed.weight = self.embeddings.token.weight
 

@@ -50,11 +50,10 @@ def check_mask(mask: Array) -> None:
 
 
 def join_masks(first: Array | None, second: Array | None) -> Array | None:
-    """Where both allow it. Shapes broadcast; a (batch, query, key) mask gets its heads dimension here."""
+    """Where both allow it. Shapes broadcast; (batch, query, key) masks get their heads dimension here."""
     if second is not None:
         check_mask(second)
-        if second.ndim == 3:
-            second = second[:, None]  # (batch, 1, query, key): the same for every head
+    first, second = (m[:, None] if m is not None and m.ndim == 3 else m for m in (first, second))  # (batch, 1, query, key)
     if first is None or second is None:
         return second if first is None else first
     return first & second
@@ -144,7 +143,9 @@ def attend(
 
     Shapes as above with (batch, heads, seq, d_head); queries are the last of the keys' positions.
     """
-    structure = structure_mask(query.shape[-2], key.shape[-2], causal=causal, window=window)
+    queries, keys = query.shape[-2], key.shape[-2]
+    sees_all = queries == 1 and causal and (window is None or window >= keys)  # one query at the end of the keys
+    structure = None if sees_all else structure_mask(queries, keys, causal=causal, window=window)
     (output, _), cache = scaled_dot_product_attention(query, key, value, join_masks(structure, mask), bias)
     return output, cache
 

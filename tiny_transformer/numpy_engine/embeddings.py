@@ -5,6 +5,7 @@ attention scores, and both are prepared here and handed down by the model. Read 
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weight
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
 
 
-def sinusoidal_positions(n: int, d_model: int) -> Array:
+@lru_cache(maxsize=8)
+def sinusoidal_positions(n: int, d_model: int, dtype: Any = np.float32) -> Array:
     """PE(pos, 2i) = sin(pos / 10000^(2i/d)), PE(pos, 2i+1) = cos(the same) (Vaswani et al. 2017, 3.5). (n, d_model).
 
-    Wavelengths grow from 2π to 10000 · 2π. Computed in float64, given in float32. A constant: no backward pass.
+    Wavelengths grow from 2π to 10000 · 2π. Computed in float64 and rounded once, to `dtype`. A constant: no backward pass, made
+    once, and not to be written to.
 
     >>> sinusoidal_positions(2, 4)[0].tolist()
     [0.0, 1.0, 0.0, 1.0]
@@ -26,7 +29,9 @@ def sinusoidal_positions(n: int, d_model: int) -> Array:
     out = np.empty((n, d_model))
     out[:, 0::2] = np.sin(angle)
     out[:, 1::2] = np.cos(angle)[:, : d_model // 2]
-    return out.astype(np.float32)
+    table = out.astype(dtype)
+    table.flags.writeable = False
+    return table
 
 
 def rotary_frequencies(d_head: int, theta: float, scaling: dict[str, Any] | None = None) -> Array:
@@ -48,17 +53,16 @@ def rotary_frequencies(d_head: int, theta: float, scaling: dict[str, Any] | None
     return stretched
 
 
-def rotation(positions: Array, frequencies: Array) -> tuple[Array, Array]:
-    """Cosine and sine of position · frequency, for every pair: each (…, seq, d_head / 2), float32.
+def rotation(positions: Array, frequencies: Array, dtype: Any = np.float32) -> tuple[Array, Array]:
+    """Cosine and sine of position · frequency, for every pair: each (…, seq, d_head / 2).
 
     positions (seq,), or (batch, seq) where rows begin at different places: those get a heads dimension, (batch, 1, seq, d_head / 2).
-    The angle is a float32 product, as in PyTorch's engine; cosine and sine are exact to the last digit of float32.
+    Computed in float64 and rounded once, to `dtype`: a float32 angle of 1000 radians is wrong in the fifth digit already.
     """
-    angle = positions[..., None].astype(np.float32) * frequencies.astype(np.float32)
+    angle = positions[..., None] * frequencies
     if positions.ndim == 2:
         angle = angle[:, None]
-    wide = angle.astype(np.float64)
-    return np.cos(wide).astype(np.float32), np.sin(wide).astype(np.float32)
+    return np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
@@ -84,11 +88,11 @@ def apply_rotary(x: Array, positions: Array, theta: float = 10_000.0, scaling: d
     Shapes: x (…, seq, d_head), positions (seq,) or (batch, seq). The product of a turned query and a turned key depends on
     the difference of their positions alone; lengths do not change.
     """
-    return rotate(x, *rotation(positions, rotary_frequencies(x.shape[-1], theta, scaling)))
+    return rotate(x, *rotation(positions, rotary_frequencies(x.shape[-1], theta, scaling), x.dtype))
 
 
-def alibi_slopes(n_heads: int) -> Array:
-    """One slope per head, a geometric sequence from 2^(-8/n) down to 2^-8 (Press et al. 2022, section 3). (heads,) float32.
+def alibi_slopes(n_heads: int, dtype: Any = np.float32) -> Array:
+    """One slope per head, a geometric sequence from 2^(-8/n) down to 2^-8 (Press et al. 2022, section 3). (heads,).
 
     Where n is no power of two: those of the next lower power, then every second one of the next higher.
     """
@@ -97,7 +101,7 @@ def alibi_slopes(n_heads: int) -> Array:
         return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
 
     lower = 2 ** math.floor(math.log2(n_heads))
-    return np.array((powers(lower) + powers(2 * lower)[0::2])[:n_heads], dtype=np.float32)
+    return np.array((powers(lower) + powers(2 * lower)[0::2])[:n_heads], dtype=dtype)
 
 
 def alibi_bias(slopes: Array, query_len: int, key_len: int) -> Array:
@@ -126,11 +130,12 @@ def lookup_backward(dy: Array, ids: Array, rows: int) -> Array:
 def embed(ids: Array, positions: Array, w: Weights, config: ModelConfig, token_types: Array | None = None) -> tuple[Array, Cache]:
     """ids (batch, seq) to vectors (batch, seq, d_model): token + position (+ token type, norm). Dropout is the model's.
 
-    ids and token_types (batch, seq); positions (seq,). Kept: the ids, and what the norm keeps where there is one.
+    ids and token_types (batch, seq); positions (seq,), or (batch, seq) in cached generation. Kept: the ids, and what the norm
+    keeps where there is one.
     """
     x = lookup(ids, w["embeddings.token.weight"])
     if config.position == "sinusoidal":
-        table = sinusoidal_positions(config.max_seq_len, config.d_model).astype(x.dtype, copy=False)
+        table = sinusoidal_positions(config.max_seq_len, config.d_model, x.dtype)
         x = x * math.sqrt(config.d_model) + table[positions]  # Vaswani et al. 2017, 3.4: tokens scaled up to match
     elif config.position == "learned":
         x = x + lookup(positions, w["embeddings.position.weight"])

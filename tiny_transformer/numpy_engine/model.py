@@ -11,8 +11,9 @@ import numpy as np
 
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.initialization import initial_weight
-from tiny_transformer.numpy_engine import embeddings
+from tiny_transformer.numpy_engine import attention, embeddings
 from tiny_transformer.numpy_engine.embeddings import embed, embed_backward
+from tiny_transformer.numpy_engine.kv_cache import KVCache
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights, linear, linear_backward
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
 from tiny_transformer.numpy_engine.objectives import cross_entropy, cross_entropy_backward
@@ -123,19 +124,39 @@ class TinyTransformerLM:
             raise ValueError(f"the weights have dtype {found}: all must be float32, or all float64. Convert them with .astype(np.float32)")
         self._weights = {name: np.array(weights[name]) for name in shapes}
 
-    def forward(self, ids: Array, mask: Array | None = None, *, token_types: Array | None = None, dropout: Dropout | None = None) -> Array:
+    def forward(
+        self,
+        ids: Array,
+        mask: Array | None = None,
+        *,
+        cache: KVCache | None = None,
+        token_types: Array | None = None,
+        dropout: Dropout | None = None,
+    ) -> Array:
         """ids (batch, seq) to logits (batch, seq, vocab). The other arguments are `hidden`'s."""
-        logits, _ = unembed(self.hidden(ids, mask, token_types=token_types, dropout=dropout), self._weights, self.config)
-        return logits
+        return self.unembed(self.hidden(ids, mask, cache=cache, token_types=token_types, dropout=dropout))
 
-    def hidden(self, ids: Array, mask: Array | None = None, *, token_types: Array | None = None, dropout: Dropout | None = None) -> Array:
+    def unembed(self, hidden: Array) -> Array:
+        """hidden (…, d_model) to logits (…, vocab)."""
+        return unembed(hidden, self._weights, self.config)[0]
+
+    def hidden(
+        self,
+        ids: Array,
+        mask: Array | None = None,
+        *,
+        cache: KVCache | None = None,
+        token_types: Array | None = None,
+        dropout: Dropout | None = None,
+    ) -> Array:
         """The residual stream after the last norm: (batch, seq, d_model).
 
         `mask` is boolean, True = may look, (seq, seq) or (batch, seq, seq), and can only hide more than the config does.
+        `cache` holds earlier positions: pass only the new ids, and the same cache again.
         `dropout` gives the masks of what stays; without it nothing is dropped.
         Raises ValueError for ids of another shape, outside the vocabulary, or too many for learned positions.
         """
-        return self._hidden(ids, mask, token_types, dropout, keep_caches=False)[0]
+        return self._hidden(ids, mask, token_types, dropout, cache, keep_caches=False)[0]
 
     def loss_and_gradients(
         self,
@@ -151,7 +172,7 @@ class TinyTransformerLM:
         The model first runs forward, and each part keeps what its backward pass needs; then the gradient of the loss runs
         through the parts from the last to the first. Over several micro-batches take sums and divide once.
         """
-        hidden, caches = self._hidden(batch.inputs, mask, token_types, dropout, keep_caches=True)
+        hidden, caches = self._hidden(batch.inputs, mask, token_types, dropout, None, keep_caches=True)
         logits, unembed_cache = unembed(hidden, self._weights, self.config)
         loss, loss_cache = cross_entropy(logits, batch.targets, reduction)
         dhidden, gradients = unembed_backward(cross_entropy_backward(loss_cache), unembed_cache)
@@ -161,13 +182,26 @@ class TinyTransformerLM:
         return loss, {name: gradients[name] for name in self._weights}
 
     def _hidden(
-        self, ids: Array, mask: Array | None, token_types: Array | None, dropout: Dropout | None, *, keep_caches: bool
+        self,
+        ids: Array,
+        mask: Array | None,
+        token_types: Array | None,
+        dropout: Dropout | None,
+        seen: KVCache | None,
+        *,
+        keep_caches: bool,
     ) -> tuple[Array, list[Cache]]:
         """The residual stream after the last norm, and what to keep: of the embeddings, of every block, of the norm."""
-        self._check_ids(ids)
+        start = 0 if seen is None else seen.length
+        self._check_ids(ids, start)
         config, w, find = self.config, self._weights, _finder(dropout)
-        seq, positions = ids.shape[1], np.arange(ids.shape[1])
-        bias, rotation = self._score_bias(seq, seq), self._rotation(positions)
+        seq = ids.shape[1]
+        positions = np.arange(seq) if seen is None else seen.positions(seq)
+        if seen is not None:
+            if len(ids) != seen.batch_size:
+                raise ValueError(f"ids have {len(ids)} rows and the cache {seen.batch_size}: they must agree. Make a new cache")
+            mask = attention.join_masks(seen.mask(seq), mask)
+        bias, rotation = self._score_bias(seq, start + seq), self._rotation(positions)
         x, cache = embed(ids, positions, w, config, token_types)
         keep = find("embeddings")
         x = drop(x, keep, config.dropout)
@@ -175,7 +209,8 @@ class TinyTransformerLM:
         for index in range(config.n_layers):
             name = f"blocks.{index}"
             keeps = find(f"{name}.attention"), find(f"{name}.feedforward")
-            x, cache = transformer_block(x, w, name, config, mask, bias=bias, rotation=rotation, keep=keeps)
+            layer = None if seen is None else seen.layers[index]
+            x, cache = transformer_block(x, w, name, config, mask, bias=bias, rotation=rotation, keep=keeps, cache=layer)
             if keep_caches:
                 caches.append(cache)
         if config.norm_position == "pre":
@@ -194,13 +229,13 @@ class TinyTransformerLM:
         cache, keep = caches.pop()
         return gradients | embed_backward(drop_backward(dx, keep, self.config.dropout), cache)
 
-    def _check_ids(self, ids: Array) -> None:
+    def _check_ids(self, ids: Array, start: int) -> None:
         if ids.ndim != 2:
             raise ValueError(f"ids have shape {ids.shape}: they must be (batch, seq). Add the batch dimension with ids[None]")
-        limit, size = self.config.max_seq_len, self.config.vocab_size
-        if self.config.position in ("learned", "sinusoidal") and ids.shape[1] > limit:
+        end, limit, size = start + ids.shape[1], self.config.max_seq_len, self.config.vocab_size
+        if self.config.position in ("learned", "sinusoidal") and end > limit:
             raise ValueError(
-                f"{ids.shape[1]} tokens: the model has {self.config.position} positions for max_seq_len={limit}. "
+                f"{end} tokens: the model has {self.config.position} positions for max_seq_len={limit}. "
                 f"Pass the last {limit} tokens"
             )
         if ids.size and not (ids.min() >= 0 and ids.max() < size):  # NumPy would count a negative id from the table's end
@@ -210,21 +245,21 @@ class TinyTransformerLM:
             )
 
     @property
-    def _dtype(self) -> np.dtype[np.floating]:
+    def dtype(self) -> np.dtype[np.floating]:
+        """float32 or float64: the weights' type, and so that of all arithmetic."""
         return self._weights["embeddings.token.weight"].dtype
 
     def _score_bias(self, query_len: int, key_len: int) -> Array | None:
         if self.config.position != "alibi":
             return None
-        return embeddings.alibi_bias(embeddings.alibi_slopes(self.config.n_heads).astype(self._dtype), query_len, key_len)
+        return embeddings.alibi_bias(embeddings.alibi_slopes(self.config.n_heads, self.dtype), query_len, key_len)
 
     def _rotation(self, positions: Array) -> tuple[Array, Array] | None:
         if self.config.position != "rotary":
             return None
         config = self.config
         frequencies = embeddings.rotary_frequencies(config.head_width, config.rope_theta, config.rope_scaling)
-        cos, sin = embeddings.rotation(positions, frequencies)
-        return cos.astype(self._dtype), sin.astype(self._dtype)
+        return embeddings.rotation(positions, frequencies, self.dtype)
 
 
 def _finder(dropout: Dropout | None) -> Callable[[str], Array | None]:

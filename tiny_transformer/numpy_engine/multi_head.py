@@ -9,6 +9,7 @@ import numpy as np
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.numpy_engine import attention
 from tiny_transformer.numpy_engine.embeddings import rotate, rotate_backward
+from tiny_transformer.numpy_engine.kv_cache import LayerCache
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights, linear, linear_backward
 from tiny_transformer.numpy_engine.normalization import rms_norm, rms_norm_backward
 from tiny_transformer.utils.shape_check import check_shape
@@ -66,11 +67,13 @@ def multi_head_attention(
     *,
     bias: Array | None = None,
     rotation: tuple[Array, Array] | None = None,
+    cache: LayerCache | None = None,
 ) -> tuple[Array, Cache]:
     """Concat(head_1, …, head_h) W_O with head_i = Attention(x W_Q_i, x W_K_i, x W_V_i) (Vaswani et al. 2017, 3.2.2).
 
     (batch, seq, d_model) to the same. The config's own structure (causal, window) always holds; `mask` can only hide
-    more. `bias` is added to the scores, `rotation` (cosines, sines) turns queries and keys.
+    more. `bias` is added to the scores, `rotation` (cosines, sines) turns queries and keys, `cache` holds the keys and values of
+    earlier calls (writing text only: there is no way back through it).
     Kept: x, what attention keeps, the merged heads, and with QK-norm what its two norms keep.
     """
     check_shape(x, ("batch", "seq", config.d_model), "the input of attention")
@@ -87,6 +90,8 @@ def multi_head_attention(
         norm_caches = q_norm_cache, k_norm_cache
     if rotation is not None:
         query, key = rotate(query, *rotation), rotate(key, *rotation)
+    if cache is not None:
+        key, value = cache.append(key, value)  # (batch, kv_heads, all so far, d_head)
     times = config.n_heads // config.kv_heads
     heads, heads_cache = attention.attend(
         query, expand_kv(key, times), expand_kv(value, times), causal=config.causal, window=config.window, mask=mask, bias=bias

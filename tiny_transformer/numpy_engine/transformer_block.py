@@ -9,6 +9,7 @@ import numpy as np
 
 from tiny_transformer.config import ModelConfig, NormPosition
 from tiny_transformer.numpy_engine.feedforward import feed_forward, feed_forward_backward
+from tiny_transformer.numpy_engine.kv_cache import LayerCache
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights
 from tiny_transformer.numpy_engine.multi_head import multi_head_attention, multi_head_attention_backward
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
@@ -40,8 +41,10 @@ def transformer_block(
     bias: Array | None = None,
     rotation: tuple[Array, Array] | None = None,
     keep: tuple[Array | None, Array | None] = (None, None),
+    cache: LayerCache | None = None,
 ) -> tuple[Array, Cache]:
-    """Two branches added to a residual stream. (batch, seq, d_model) to the same; `keep`: dropout of the two branches.
+    """Two branches added to a residual stream. (batch, seq, d_model) to the same; `keep`: dropout of the two
+    branches; `cache`: keys and values of earlier calls.
 
     pre:  x = x + attention(norm1(x));  x = x + feedforward(norm2(x))   (GPT-2; Xiong et al. 2020)
     post: x = norm1(x + attention(x));  x = norm2(x + feedforward(x))   (Vaswani et al. 2017)
@@ -49,16 +52,16 @@ def transformer_block(
     Kept: what its four parts keep. The sums keep nothing.
     """
     pre, rate = config.norm_position == "pre", config.dropout
-    first, second = f"{name}.norm1", f"{name}.norm2"
+    first, place, second = f"{name}.norm1", f"{name}.attention", f"{name}.norm2"
     if pre:
         read, norm1_cache = norm(x, w, first, config)
-        branch, attention_cache = multi_head_attention(read, w, f"{name}.attention", config, mask, bias=bias, rotation=rotation)
+        branch, attention_cache = multi_head_attention(read, w, place, config, mask, bias=bias, rotation=rotation, cache=cache)
         x = x + dropout(branch, keep[0], rate)
         read, norm2_cache = norm(x, w, second, config)
         branch, feedforward_cache = feed_forward(read, w, f"{name}.feedforward", config)
         x = x + dropout(branch, keep[1], rate)
     else:
-        branch, attention_cache = multi_head_attention(x, w, f"{name}.attention", config, mask, bias=bias, rotation=rotation)
+        branch, attention_cache = multi_head_attention(x, w, place, config, mask, bias=bias, rotation=rotation, cache=cache)
         x, norm1_cache = norm(x + dropout(branch, keep[0], rate), w, first, config)
         branch, feedforward_cache = feed_forward(x, w, f"{name}.feedforward", config)
         x, norm2_cache = norm(x + dropout(branch, keep[1], rate), w, second, config)

@@ -1,0 +1,58 @@
+"""Planted bugs: writing in NumPy, the tables of positions, and what both generators share."""
+
+from tests.planted.bug import Bug
+
+PACKAGE = "tiny_transformer"
+ENGINE = f"{PACKAGE}/numpy_engine"
+TESTS = "numpy_generation"
+
+BUGS = [
+    Bug("new keys written over the old ones", f"{ENGINE}/kv_cache.py", "self.keys[:, :, self.length : end] = key", "self.keys[:, :, : key.shape[2]] = key", TESTS),
+    Bug("unfilled columns are attended to", f"{ENGINE}/kv_cache.py", "return self.keys[:, :, :end], self.values[:, :, :end]", "return self.keys, self.values", TESTS),
+    Bug("a new array per token", f"{ENGINE}/kv_cache.py", "        self.values[:, :, self.length : end] = value\n", "        self.values = self.values.copy()\n        self.values[:, :, self.length : end] = value\n", TESTS),
+    Bug("positions restart in cached decoding", f"{ENGINE}/kv_cache.py", "np.arange(self.length, self.length + seq_len)", "np.arange(seq_len)", TESTS),
+    Bug("positions count the padding", f"{ENGINE}/kv_cache.py", "np.maximum(columns - self.padding[:, None], 0)", "np.maximum(columns + 0 * self.padding[:, None], 0)", TESTS),
+    Bug("padding columns are seen", f"{ENGINE}/kv_cache.py", "columns[None, :] >= self.padding[:, None]", "columns[None, :] >= 0 * self.padding[:, None]", TESTS),
+    Bug("values stay behind when rows are selected", f"{ENGINE}/kv_cache.py", "            layer.values[:, :, : layer.length] = layer.values[rows, :, : layer.length]\n", "", TESTS),
+    Bug("padding stays behind when rows are selected", f"{ENGINE}/kv_cache.py", "self.padding = self.padding[rows]", "self.padding = self.padding", TESTS),
+    Bug("cache keeps float32 for a float64 model", f"{ENGINE}/kv_cache.py", "if self.length == 0 and self.keys.dtype != key.dtype:", "if False:", TESTS),
+    Bug("keys cached before they are turned", f"{ENGINE}/multi_head.py", "    if cache is not None:\n        key, value = cache.append(key, value)", "    if cache is not None and rotation is None:\n        key, value = cache.append(key, value)", TESTS),
+    Bug("all layers share the last one's cache", f"{ENGINE}/model.py", "seen.layers[index]", "seen.layers[-1]", TESTS),
+    Bug("ALiBi distances of the new tokens only", f"{ENGINE}/model.py", "self._score_bias(seq, start + seq)", "self._score_bias(seq, seq)", TESTS),
+    Bug("too many positions for the table", f"{ENGINE}/model.py", "start + ids.shape[1], self.config.max_seq_len", "ids.shape[1], self.config.max_seq_len", TESTS),
+    Bug("the caller's mask replaces the padding's", f"{ENGINE}/model.py", "attention.join_masks(seen.mask(seq), mask)", "seen.mask(seq) if mask is None else mask", TESTS),
+    Bug("a mask by rows meets one without heads", f"{ENGINE}/attention.py", "(m[:, None] if m is not None and m.ndim == 3 else m for m in (first, second))", "(first, second if second is None or second.ndim < 3 else second[:, None])", TESTS),
+    Bug("a single query ignores the window", f"{ENGINE}/attention.py", "queries == 1 and causal and (window is None or window >= keys)", "queries == 1 and causal", TESTS),
+    Bug("angle in float32", f"{ENGINE}/embeddings.py", "angle = positions[..., None] * frequencies", "angle = positions[..., None].astype(np.float32) * frequencies.astype(np.float32)", f"{TESTS} numpy_engine"),
+    Bug("sinusoids rounded to float32", f"{ENGINE}/embeddings.py", "table = out.astype(dtype)", "table = out.astype(np.float32).astype(dtype)", f"{TESTS} numpy_engine"),
+    Bug("PyTorch's angle in float32", f"{PACKAGE}/embeddings.py", "positions[..., None].to(device, torch.float64) * frequencies.to(device)", "positions[..., None].to(device, torch.float32) * frequencies.to(device, torch.float32)", "embeddings"),
+    Bug("PyTorch's sinusoids rounded twice", f"{PACKAGE}/embeddings.py", "return out.to(dtype)", "return out.float().to(dtype)", "embeddings"),
+    Bug("tables in bfloat16", f"{PACKAGE}/embeddings.py", "torch.promote_types(weights, torch.float32)", "weights", "embeddings model"),
+    Bug("rotations made once and never again", f"{PACKAGE}/model.py", "        if config.position == \"rotary\":\n", "        if config.position == \"rotary\" and not hasattr(self, \"cosines\"):\n", "embeddings model"),
+    Bug("no rotation past the context", f"{PACKAGE}/model.py", "if end > len(self.cosines):", "if False:", "embeddings"),
+    Bug("rows of their own positions without a heads dimension", f"{PACKAGE}/model.py", "cos, sin = cos[:, None], sin[:, None]", "cos, sin = cos[:1], sin[:1]", "kv_cache generator"),
+    Bug("all rows share the longest row's window", f"{ENGINE}/decoder.py", "starts = [padding + window_start(self.end - padding, self.limit) for padding in self.padding]", "starts = [max(padding, window_start(self.end, self.limit)) for padding in self.padding]", TESTS),
+    Bug("padding forgotten after the edge", f"{ENGINE}/decoder.py", "self.cache.reset([start - self._origin for start in starts])", "self.cache.reset()", TESTS),
+    Bug("window dropped one token late", f"{ENGINE}/decoder.py", "seen == self.limit:", "seen == self.limit + 1:", TESTS),
+    Bug("everything is fed again", f"{ENGINE}/decoder.py", "self._origin + seen : self.end]", "self._origin : self.end]", TESTS),
+    Bug("texts end at the reserve", f"{ENGINE}/decoder.py", "if self.end == self.tokens.shape[1]:", "if False:", TESTS),
+    Bug("the whole context taken for a short text", f"{ENGINE}/decoder.py", "width = min(self.limit, self.end + max_new)", "width = self.limit", TESTS),
+    Bug("beams do not take their cache along", f"{ENGINE}/beam.py", "        decoder.select(", "        (lambda rows: None)(", TESTS),
+    Bug("beams choose tokens that the tokenizer lacks", f"{ENGINE}/beam.py", "[: len(beam.live), :vocab_size]", "[: len(beam.live)]", TESTS),
+    Bug("beams cumulate in float32", f"{PACKAGE}/beam_hypotheses.py", "logits - logits.max(-1, keepdims=True)", "(logits - logits.max(-1, keepdims=True)).astype(np.float32)", f"{TESTS}"),
+    Bug("a damaged model's beams", f"{PACKAGE}/beam_hypotheses.py", "        check_finite(float(logits.max()))\n", "", TESTS),
+    Bug("penalty sees padding as the last token", f"{ENGINE}/strategies.py", "np.where(ids < 0, vocab, ids)", "np.where(ids < 0, vocab - 1, ids)", TESTS),
+    Bug("top-k keeps all ties", f"{ENGINE}/strategies.py", "below | (ties & (ties.cumsum(-1) > room))", "below", TESTS),
+    Bug("top-k compares with the next smaller value", f"{ENGINE}/strategies.py", "np.partition(logits, -k, axis=-1)[..., -k, None]", "np.partition(logits, -k - 1, axis=-1)[..., -k - 1, None]", TESTS),
+    Bug("top-p drops the token that crosses", f"{ENGINE}/strategies.py", "sum(-1, keepdims=True) + 1, candidates)", "sum(-1, keepdims=True), candidates).clip(1)", TESTS),
+    Bug("top-p renormalises the first candidates", f"{ENGINE}/strategies.py", "whole = _logsumexp(exact)", "whole = _logsumexp(_likeliest(exact, min(FIRST_LOOK, vocab)))", TESTS),
+    Bug("top-p in the order of rounding", f"{ENGINE}/strategies.py", "p * (1 - ROUNDING)", "p * (1 + 1e-12)", TESTS),
+    Bug("short list in order of likelihood", f"{ENGINE}/strategies.py", "return np.sort(ids[..., 1:], axis=-1)", "return ids[..., 1:]", TESTS),
+    Bug("short list ignores ties", f"{ENGINE}/strategies.py", "if (values[..., 0] == values[..., 1]).any():", "if False:", TESTS),
+    Bug("choose takes a token without probability", f"{ENGINE}/strategies.py", "np.where(exact > 0, exact.cumsum(-1), -np.inf)", "exact.cumsum(-1)", TESTS),
+    Bug("choose in float32", f"{ENGINE}/strategies.py", "np.where(exact > 0, exact.cumsum(-1)", "np.where(exact > 0, probabilities.astype(np.float32).cumsum(-1)", TESTS),
+    Bug("the last of equally likely tokens", f"{ENGINE}/strategies.py", "        ids: Array = logits.argmax(-1)\n", "        ids: Array = logits.shape[-1] - 1 - logits[..., ::-1].argmax(-1)\n", TESTS),
+    Bug("tokens beyond the tokenizer's", f"{ENGINE}/generator.py", "logits[:, : self.tokenizer.vocab_size], decoder.texts", "logits, decoder.texts", TESTS),
+    Bug("penalty sees the new tokens only", f"{ENGINE}/generator.py", "decoder.texts, config, next(numbers)", "decoder.texts[:, max(map(len, prompts)) :], config, next(numbers)", TESTS),
+    Bug("one number for all rows", f"{ENGINE}/generator.py", "(row for block in uniform(config, len(prompts)) for row in block)", "(row[:1] for block in uniform(config, len(prompts)) for row in block)", TESTS),
+]  # fmt: skip

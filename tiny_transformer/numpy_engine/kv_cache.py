@@ -1,0 +1,113 @@
+"""Keys and values already seen, so that each new token costs one position instead of all of them. Mirrors `tiny_transformer/kv_cache.py`.
+
+All memory is taken once and written in place: nothing is allocated per token. There is no backward pass: it is for writing only.
+Left out: what to do when the cache is full (`decoder.py` says). Read before: `attention.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tiny_transformer.config import ModelConfig
+from tiny_transformer.numpy_engine.linear import Array
+
+
+class LayerCache:
+    """One layer's keys and values: (batch, kv_heads, max_len, d_head), the first `length` columns filled."""
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: Any = np.float32) -> None:
+        self.keys = np.zeros(shape, dtype)
+        self.values = np.zeros(shape, dtype)
+        self.length = 0
+
+    def append(self, key: Array, value: Array) -> tuple[Array, Array]:
+        """Write (batch, kv_heads, seq, d_head) behind what is there; return views of everything so far."""
+        end = self.length + key.shape[2]
+        if end > self.keys.shape[2]:
+            raise ValueError(
+                f"the KV cache holds {self.keys.shape[2]} positions and has {self.length}: {key.shape[2]} more do not fit. "
+                "Make it with a larger max_len, or reset it and feed the last part of the text again"
+            )
+        if self.length == 0 and self.keys.dtype != key.dtype:  # take the model's type, whatever the cache was made with
+            self.keys, self.values = self.keys.astype(key.dtype), self.values.astype(key.dtype)
+        self.keys[:, :, self.length : end] = key
+        self.values[:, :, self.length : end] = value
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """Every layer's cache, and where each row of the batch begins.
+
+    Rows of different lengths are padded on the LEFT to one length: `padding[row]` says by how many columns. The cache
+    then hides those columns and counts that row's positions from its first real token, so a row gives what it would give alone.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        *,
+        max_len: int | None = None,
+        padding: Sequence[int] | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.max_len = config.max_seq_len if max_len is None else max_len
+        self.batch_size = batch_size
+        shape = (batch_size, config.kv_heads, self.max_len, config.head_width)
+        self.layers = [LayerCache(shape, dtype) for _ in range(config.n_layers)]
+        self.reset(padding)
+
+    @property
+    def length(self) -> int:
+        """How many columns are filled."""
+        return self.layers[-1].length
+
+    def reset(self, padding: Sequence[int] | None = None) -> None:
+        """Forget everything, keep the memory."""
+        for layer in self.layers:
+            layer.length = 0
+        if padding is not None and len(padding) != self.batch_size:
+            raise ValueError(f"padding has {len(padding)} entries, must have one per row: {self.batch_size}")
+        self.padding = np.array(padding) if padding is not None and any(padding) else None
+
+    def select(self, rows: Array) -> None:
+        """Make row i a copy of the row `rows[i]` (beam search)."""
+        for layer in self.layers:
+            layer.keys[:, :, : layer.length] = layer.keys[rows, :, : layer.length]
+            layer.values[:, :, : layer.length] = layer.values[rows, :, : layer.length]
+        if self.padding is not None:
+            self.padding = self.padding[rows]
+
+    def positions(self, seq_len: int) -> Array:
+        """Where the next `seq_len` tokens stand: (seq,), or (batch, seq) where rows begin at different columns."""
+        columns = np.arange(self.length, self.length + seq_len)
+        if self.padding is None:
+            return columns
+        places: Array = np.maximum(columns - self.padding[:, None], 0)
+        return places
+
+    def mask(self, seq_len: int) -> Array | None:
+        """Which columns hold real tokens, for the next `seq_len`: (batch, seq, key) bool, or None when all do.
+
+        A padding column may look at itself, so that no row of attention is empty; nobody looks at it.
+        """
+        if self.padding is None:
+            return None
+        columns = np.arange(self.length + seq_len)
+        real = columns[None, :] >= self.padding[:, None]  # (batch, key)
+        itself = columns[-seq_len:, None] == columns[None, :]  # (seq, key)
+        allowed: Array = real[:, None, :] | itself
+        return allowed
+
+
+if __name__ == "__main__":
+    config = ModelConfig(d_model=16, n_heads=2, n_layers=1, max_seq_len=8)
+    cache = KVCache(config, batch_size=2, padding=[0, 2])
+    new = np.random.default_rng(0).standard_normal((2, 2, 5, 8), dtype=np.float32)
+    print("positions", cache.positions(5).tolist())
+    keys, values = cache.layers[0].append(new, new)
+    print("keys", keys.shape, "length", cache.length, "of", cache.max_len)
+    mask = cache.mask(1)
+    print("the next token may look at\n", None if mask is None else mask[:, 0].astype(int))
