@@ -253,7 +253,7 @@ def test_other_settings_are_said(stopped, tmp_path):
 
 def test_weights_alone_cannot_be_resumed(whole):
     trainer = Trainer(TinyTransformerLM(MODEL, seed=1), TOKENIZER, TRAIN, VAL, SETTINGS)
-    with pytest.raises(ValueError, match="weights only: resuming needs the training state. Use the run's last.pt"):
+    with pytest.raises(ValueError, match="weights only: resuming needs the training state. Use the run's last checkpoint"):
         trainer.load_state(load(whole / "best.pt"))
 
 

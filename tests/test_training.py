@@ -18,16 +18,19 @@ from tiny_transformer.corpora.text_statistics import conditional_entropy
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.run import Run
 from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.training import loop as loop_module
 from tiny_transformer.training import trainer as trainer_module
 from tiny_transformer.training.dataset import IGNORE, Batch, batch_at
 from tiny_transformer.training.listener import Listener, Result, TrainingError, is_sample_step
+from tiny_transformer.training.loop import split_batch
 from tiny_transformer.training.objectives import causal
 from tiny_transformer.training.plausibility import parting, too_good
 from tiny_transformer.training.rng import preserved_rng, restore_rng, rng_state, set_seed
 from tiny_transformer.training.scheduler import lr_at
 from tiny_transformer.training.signals import StopSignals
-from tiny_transformer.training.trainer import Trainer, split_batch
-from tiny_transformer.training.utils import Throughput, clip_gradients, evaluating, gradient_norm, pick_device, pick_precision, thread_count
+from tiny_transformer.training.throughput import Throughput
+from tiny_transformer.training.trainer import Trainer
+from tiny_transformer.training.utils import clip_gradients, evaluating, gradient_norm, pick_device, pick_precision, thread_count
 from tiny_transformer.utils.checkpoint import load
 
 VOCAB = 12
@@ -282,7 +285,7 @@ def test_throughput_is_over_recent_steps():
 def test_tokens_per_second_counts_steps_only(monkeypatch):
     """A clock that advances by 1 s in each forward pass, by 1,000 s in each evaluation, and does not begin at 0."""
     clock = [1.7e9]
-    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(loop_module.time, "perf_counter", lambda: clock[0])
 
     class Timed(Bigram):
         def forward(self, ids):

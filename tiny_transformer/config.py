@@ -17,6 +17,7 @@ Position = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
 Bias = Literal["all", "qkv", "none"]
 Schedule = Literal["cosine", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
+TokenizerKind = Literal["char", "byte", "word", "bpe", "wordpiece", "unigram"]
 
 
 class ConfigError(ValueError):
@@ -325,8 +326,12 @@ class DataConfig:
     """Your own text: a UTF-8 file, or - for standard input."""
     size: int | None = None
     """Take this many characters only, from the start."""
-    tokenizer: Literal["char"] = "char"
-    """How text becomes tokens."""
+    tokenizer: TokenizerKind = "char"
+    """How text becomes tokens: characters, bytes, words, or pieces learned from the training text."""
+    vocab_size: int | None = None
+    """How many tokens bpe, wordpiece and unigram learn (default 2048), or word keeps at most (default: all)."""
+    tokenizer_file: str | None = None
+    """Use the tokenizer in this file (`tiny tokenizer train`, tokenizer.json, …) instead of learning one."""
     val_share: float = 0.1
     """The last part of the text, held back to measure on."""
 
@@ -335,6 +340,16 @@ class DataConfig:
         both = self.corpus is not None and self.data is not None
         check(not both, f"corpus={self.corpus!r} and data={self.data!r}", "only one text can be read", "Leave one out")
         check(self.size is None or self.size >= 1, f"size={self.size}", "it must be at least 1", "Try size=400000")
+        check_choice("tokenizer", self.tokenizer, get_args(TokenizerKind))
+        fixed = self.tokenizer in ("char", "byte") and self.tokenizer_file is None
+        why = "the text decides how many characters there are" if self.tokenizer == "char" else "there are 256 bytes"
+        both = f"vocab_size={self.vocab_size} with tokenizer={self.tokenizer}"
+        check(not fixed or self.vocab_size is None, both, why, "Leave it out, or try tokenizer=bpe")
+        check(
+            self.tokenizer_file is None or self.vocab_size is None, f"vocab_size={self.vocab_size} with tokenizer_file",
+            "the file has its own vocabulary", "Leave vocab_size out",
+        )  # fmt: skip
+        check(self.vocab_size is None or self.vocab_size >= 1, f"vocab_size={self.vocab_size}", "it must be at least 1", "Try 2048")
         check(0 < self.val_share < 1, f"val_share={self.val_share}", "it must be between 0 and 1", "Try val_share=0.1")
 
 

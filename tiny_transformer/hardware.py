@@ -176,11 +176,14 @@ def describe(hardware: Hardware) -> str:
 # --- detection ------------------------------------------------------------------------------------------------------
 
 
-def detect(root: Path = Path("/")) -> Hardware:
-    """This machine as it is now. `root` is where /proc and /sys are looked for (tests put their own there)."""
+def detect(root: Path = Path("/"), *, look_for_gpu: bool = True) -> Hardware:
+    """This machine as it is now. `root` is where /proc and /sys are looked for (tests put their own there).
+
+    Looking for a GPU loads PyTorch; without it the answer is about the CPU alone.
+    """
     cores, memory = usable_cores(root), usable_memory_gb(root)
     cpu = Hardware(cores, memory, bfloat16=cpu_has_bfloat16(root))
-    return _with_gpu(cpu) if find_spec("torch") is not None else cpu
+    return _with_gpu(cpu) if look_for_gpu and find_spec("torch") is not None else cpu
 
 
 def _with_gpu(cpu: Hardware) -> Hardware:

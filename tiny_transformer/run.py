@@ -6,7 +6,9 @@
     ├── metrics.jsonl  log.txt    one JSON object per logged step; what was printed
     └── samples/000500.txt        what the model wrote after 500 steps
 
-Leaves out: what is in a checkpoint (`utils/checkpoint.py`), training. Read before: `checkpoint.py`, `model.py`.
+The NumPy engine's runs hold best.safetensors and last.safetensors instead; everything else is the same, and PyTorch is loaded
+only when a model is built. Leaves out: what is in a checkpoint (`utils/checkpoint.py`), training.
+Read before: `checkpoint.py`, `model.py`.
 """
 
 import difflib
@@ -23,22 +25,29 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tiny_transformer import __version__, hardware, tokenization
-from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
+from tiny_transformer.numpy_engine.threads import blas_threads
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.utils import checkpoint as checkpoints
 from tiny_transformer.utils.atomic import atomic_save
 from tiny_transformer.utils.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from tiny_transformer.model import TinyTransformerLM
+
 HOME = Path("checkpoints")
 """Where runs lie unless said otherwise: `shakespeare` may be said for `checkpoints/shakespeare`."""
-PREFERRED = ("best.pt", "last.pt")
+NUMPY_SUFFIX = ".safetensors"
+"""What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
+PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
 """Which checkpoint of a run is meant when none is named."""
+PATTERNS = ("*.pt", "*/*.pt", "*/*.safetensors")
+"""Where checkpoints are looked for when a path leads nowhere."""
 
 
 @dataclass
@@ -99,10 +108,14 @@ class Run:
         """Append a line to log.txt, at once."""
         _append(self.path / "log.txt", text)
 
-    def save(self, checkpoint: Checkpoint, name: str = "last") -> Path:
-        """Write `checkpoint` to NAME.pt, whole or not at all."""
-        file = self.path / f"{name}.pt"
-        checkpoints.save(file, checkpoint)
+    def save(self, checkpoint: Checkpoint | numpy_checkpoints.Checkpoint, name: str = "last") -> Path:
+        """Write `checkpoint` to NAME.pt, or the NumPy engine's to NAME.safetensors: whole or not at all."""
+        if isinstance(checkpoint, numpy_checkpoints.Checkpoint):
+            file = self.path / f"{name}{NUMPY_SUFFIX}"
+            numpy_checkpoints.save(file, checkpoint)
+        else:
+            file = self.path / f"{name}.pt"
+            checkpoints.save(file, checkpoint)
         return file
 
     def sample(self, step: int, text: str) -> Path:
@@ -233,17 +246,21 @@ def _is_alive(process: int) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What else a result depends on: start time, command line, versions, hardware in one line, threads, git commit."""
+    """What else a result depends on: start time, command line, versions, hardware in one line, threads, git commit.
+
+    PyTorch is asked only where it has been loaded: the NumPy engine's results do not depend on it.
+    """
+    torch = sys.modules.get("torch")
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": list(sys.argv),
         "tiny_transformer": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": None if torch is None else torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "hardware": hardware.describe(hardware.detect()),
-        "threads": torch.get_num_threads(),
+        "hardware": hardware.describe(hardware.detect(look_for_gpu=torch is not None)),
+        "threads": blas_threads() if torch is None else torch.get_num_threads(),
         "commit": commit(),
     }
 
@@ -263,7 +280,7 @@ def commit() -> str | None:
 
 
 def resolve(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint file that `path` means: a file, or a run (its best.pt, else its last.pt).
+    """The checkpoint file that `path` means: a file, or a run (its best checkpoint, else its last).
 
     What does not exist as it stands is looked for in ./checkpoints, and NAME_best.pt is read as NAME/best.pt.
     Raises ValueError, with the nearest path there is, when nothing is found.
@@ -276,7 +293,7 @@ def resolve(path: str | os.PathLike[str]) -> Path:
             if (place / name).is_file():
                 return place / name
     if path.is_dir():
-        raise ValueError(f"{path} holds no checkpoint: training must save a best.pt or last.pt first. {_suggestion(path, _known(path))}")
+        raise ValueError(f"{path} holds no checkpoint: training must save one first. {_suggestion(path, _known(path))}")
     raise ValueError(f"there is no checkpoint at {path}. {_suggestion(path, _known(path))}")
 
 
@@ -284,14 +301,14 @@ def _readings(path: Path) -> Iterator[Path]:
     """What a path may mean, the likeliest first."""
     for place in [path] if path.is_absolute() else [path, HOME / path]:
         yield place
-        if parts := re.fullmatch(r"(.+)_(best|last)\.pt", place.name):
-            yield place.with_name(parts[1]) / f"{parts[2]}.pt"
+        if parts := re.fullmatch(r"(.+)_(best|last)\.(pt|safetensors)", place.name):
+            yield place.with_name(parts[1]) / f"{parts[2]}.{parts[3]}"
 
 
 def _known(path: Path) -> list[Path]:
     """Runs with a checkpoint, and other checkpoint files, in ./checkpoints and beside `path`."""
     folders = {folder.resolve(): folder for folder in (HOME, path, path.parent, path.parent.parent) if folder.is_dir()}
-    files = sorted(file for folder in folders.values() for pattern in ("*.pt", "*/*.pt") for file in folder.glob(pattern))
+    files = sorted(file for folder in folders.values() for pattern in PATTERNS for file in folder.glob(pattern))
     return list(dict.fromkeys([*(file.parent for file in files if file.name in PREFERRED), *files]))
 
 
@@ -309,33 +326,63 @@ def _suggestion(path: Path, known: Iterable[Path]) -> str:
     return f"There is {', '.join(shown[:5])}" + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 
 
-def build(checkpoint: Checkpoint) -> tuple[TinyTransformerLM, Tokenizer | None]:
+def read(file: Path) -> Checkpoint:
+    """The checkpoint in a file of either engine, with PyTorch's tensors. Raises CheckpointError for a damaged one."""
+    if file.suffix != NUMPY_SUFFIX:
+        return checkpoints.load(file)
+    import torch
+
+    found = numpy_checkpoints.load(file)
+    weights = {name: torch.from_numpy(weight) for name, weight in found.weights.items()}
+    return Checkpoint(found.config, found.tokenizer, weights, found.step, found.metrics, found.lineage)
+
+
+def as_numpy(checkpoint: Checkpoint) -> numpy_checkpoints.Checkpoint:
+    """A checkpoint for the NumPy engine: the same weights as arrays. What resuming needs stays behind, it is PyTorch's own."""
+    weights = {name: tensor.numpy(force=True) for name, tensor in checkpoint.weights.items()}
+    return numpy_checkpoints.Checkpoint(
+        checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, checkpoint.lineage
+    )
+
+
+def build(checkpoint: Checkpoint) -> "tuple[TinyTransformerLM, Tokenizer | None]":
     """The model (in evaluation mode, on the CPU) and the tokenizer of a checkpoint, None where it has none.
 
     Raises ValueError when weights, config and tokenizer do not belong together.
     """
-    tokenizer = None if checkpoint.tokenizer is None else tokenization.from_dict(checkpoint.tokenizer)
+    from tiny_transformer.model import TinyTransformerLM
+
+    tokenizer = tokenizer_of(checkpoint)
+    return TinyTransformerLM(checkpoint.config, weights=checkpoint.weights).eval(), tokenizer
+
+
+def tokenizer_of(checkpoint: Checkpoint | numpy_checkpoints.Checkpoint) -> Tokenizer | None:
+    """The tokenizer of a checkpoint of either engine. Raises ValueError when it has more tokens than the model."""
+    if checkpoint.tokenizer is None:
+        return None
+    tokenizer: Tokenizer = tokenization.from_dict(checkpoint.tokenizer)
     vocab_size = checkpoint.config.vocab_size
-    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
+    if tokenizer.vocab_size > vocab_size:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model vocab_size={vocab_size}: every token must have "
             "a place in the model. Save the model with its own tokenizer"
         )
-    return TinyTransformerLM(checkpoint.config, weights=checkpoint.weights).eval(), tokenizer
+    return tokenizer
 
 
-def load(path: str | os.PathLike[str]) -> tuple[TinyTransformerLM, Tokenizer | None]:
-    """The model and tokenizer at `path`, a checkpoint file or a run: `build` what `resolve` finds.
+def load(path: str | os.PathLike[str]) -> "tuple[TinyTransformerLM, Tokenizer | None]":
+    """The model and tokenizer at `path`, a checkpoint file or a run of either engine: `build` what `resolve` finds.
 
     Raises ValueError with the nearest path when there is nothing, CheckpointError for a damaged file.
     """
-    return build(checkpoints.load(resolve(path)))
+    return build(read(resolve(path)))
 
 
 if __name__ == "__main__":
     import tempfile
 
     from tiny_transformer.config import ModelConfig
+    from tiny_transformer.model import TinyTransformerLM
     from tiny_transformer.tokenization.char import CharTokenizer
 
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ BUGS = [
     Bug(
         "bits per character",
         "tiny_transformer/cli/report.py",
-        "return loss / math.log(2) / self.bytes_per_character",
+        "return loss / math.log(2) / self.bytes_per_token",
         "return loss / math.log(2)",
         "cli errors tools recipes",
     ),
@@ -139,8 +139,8 @@ BUGS = [
     Bug(
         "demo_model is the last",
         "tiny_transformer/cli/training.py",
-        'checkpoint.load(run.path / "best.pt"))',
-        'checkpoint.load(run.path / "last.pt"))',
+        "[best.read_bytes()]",
+        '[best.with_stem("last").read_bytes()]',
         "cli errors tools recipes",
     ),
     Bug(
@@ -205,8 +205,8 @@ BUGS = [
     Bug(
         "floor missing in plot",
         "tiny_transformer/cli/pictures.py",
-        'lines if marks["floor"] is None else',
-        "lines if True else",
+        '        "the source itself": marks["floor"],\n',
+        '',
         "cli errors tools recipes",
     ),
     Bug(

@@ -321,7 +321,7 @@ BUGS = [
     Bug("truncate drops the step itself", "tiny_transformer/run.py", 'if line["step"] <= step]', 'if line["step"] < step]', "run"),
     Bug("truncate removes live temporaries", "tiny_transformer/run.py", "if owner and not _is_alive(int(owner[1])):", "if owner:", "run"),
     Bug("stale temporaries stay", "tiny_transformer/run.py", "file.unlink(missing_ok=True)", "pass", "run"),
-    Bug("last before best", "tiny_transformer/run.py", 'PREFERRED = ("best.pt", "last.pt")', 'PREFERRED = ("last.pt", "best.pt")', "run"),
+    Bug("last before best", "tiny_transformer/run.py", 'PREFERRED = ("best.pt", "best.safetensors", "last.pt", ', 'PREFERRED = ("last.pt", "best.safetensors", "best.pt", ', "run"),
     Bug("loaded in training mode", "tiny_transformer/run.py", "weights=checkpoint.weights).eval()", "weights=checkpoint.weights)", "run"),
     Bug(
         "first weights in place of the saved ones",

@@ -63,14 +63,14 @@ BUGS = [
         "a mean of means",
         "tiny_transformer/training/trainer.py",
         "part = self._loss_sum(micro) / asked",
-        "part = self._loss_sum(micro) / max(1, count_targets(micro.targets)) / settings.accumulate",
+        "part = self._loss_sum(micro) / max(1, objectives.count_targets(micro.targets)) / len(micro_batches)",
         "training",
     ),
     Bug(
         "resume without the generators",
         "tiny_transformer/training/trainer.py",
-        '        restore_rng(self._saved["rng"], self.device)\n',
-        "",
+        'restore_rng(saved["rng"], self.device)',
+        "pass",
         "resume",
     ),
     Bug(
@@ -82,7 +82,7 @@ BUGS = [
     ),
     Bug(
         "resume from step 0",
-        "tiny_transformer/training/trainer.py",
+        "tiny_transformer/training/loop.py",
         '        self.progress = Progress.from_dict(saved["progress"])\n',
         "",
         "resume",
@@ -96,7 +96,7 @@ BUGS = [
     ),
     Bug(
         "a NaN goes into the weights",
-        "tiny_transformer/training/trainer.py",
+        "tiny_transformer/training/loop.py",
         "        if math.isfinite(loss) and math.isfinite(norm):\n",
         "        if True:\n",
         "training",
@@ -104,13 +104,13 @@ BUGS = [
     Bug(
         "evaluation with dropout",
         "tiny_transformer/training/trainer.py",
-        "        with evaluating(self.model):\n            for window",
-        "        with preserved_rng(self.device):\n            for window",
+        "        with evaluating(self.model):\n            sums",
+        "        with preserved_rng(self.device):\n            sums",
         "training",
     ),
     Bug(
         "evaluation reads past its part",
-        "tiny_transformer/training/trainer.py",
+        "tiny_transformer/training/loop.py",
         "ids = ids[: max_tokens + 1]",
         "ids = ids[: max_tokens + 2]",
         "training",

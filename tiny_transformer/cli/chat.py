@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.generate import read_settings
 from tiny_transformer.cli.main import unknown
 from tiny_transformer.cli.screen import visible
@@ -58,6 +59,8 @@ class ChatSettings:
     """focused, balanced or creative: where temperature and top-k start from."""
     config: str | None = None
     """Read sampling settings from this TOML file; flags win over it."""
+    engine: EngineName = "torch"
+    """torch, or numpy: the same text without PyTorch, from a run that was trained with it."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> int:
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny chat checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
-    writer = open_writer(str(path))
+    writer = open_writer(str(path), settings.engine)
     with_history = sys.stdin.isatty() and _remember_lines()
     print(f"{writer.describe()}\nType an opening; /help lists the commands{', arrow keys bring lines back' if with_history else ''}.")
     Chat(writer, sampling).loop()

@@ -20,6 +20,7 @@ class TrainingDisplay(Listener):
     """Shows a training run on a screen.
 
     `write_sample(step)`, set before training begins, returns what the model writes at this step; None: no timelapse.
+    `bits_per_byte(loss)` turns a loss in nats per token into bits per byte, which can be compared between tokenizers.
     """
 
     def __init__(self, screen: Screen, *, max_steps: int, prompt: str) -> None:
@@ -27,6 +28,7 @@ class TrainingDisplay(Listener):
         self.max_steps = max_steps
         self.prompt = prompt
         self.write_sample: Callable[[int], str] | None = None
+        self.bits_per_byte: Callable[[float], float] | None = None
         self.loss: float | None = None
         self.warnings: list[str] = []
         self._bar: Progress | None = None
@@ -55,7 +57,8 @@ class TrainingDisplay(Listener):
         """One line per evaluation."""
         self.loss = train_loss if self.loss is None else self.loss
         best = "  best so far" if is_best else ""
-        self.screen.say(f"step {step:>6}/{self.max_steps}  train {train_loss:.4f}  validation {val_loss:.4f}{best}", style="bold")
+        bits = "" if self.bits_per_byte is None else f" ({self.bits_per_byte(val_loss):.3f} bits/byte)"
+        self.screen.say(f"step {step:>6}/{self.max_steps}  train {train_loss:.4f}  validation {val_loss:.4f}{bits}{best}", style="bold")
 
     def on_sample(self, step: int) -> None:
         """The model's voice at this step."""

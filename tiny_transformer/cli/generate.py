@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.screen import Screen, visible
 from tiny_transformer.cli.settings import SampleFlags, checked, given, parse, unchecked, value_of, with_file
 from tiny_transformer.cli.texts import prompt_note, save_text
@@ -58,6 +59,8 @@ class GenerateSettings:
     """Read sampling settings from this TOML file; flags win over it."""
     json: bool = False
     """Print the texts and their settings as one JSON object."""
+    engine: EngineName = "torch"
+    """torch, or numpy: the same text without PyTorch, from a run that was trained with it."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -71,7 +74,7 @@ def main(argv: list[str]) -> int:
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny generate checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
-    writer = open_writer(str(path))
+    writer = open_writer(str(path), settings.engine)
     prompt = writer.prompt(settings.prompt)
     if settings.compare:
         return _compare(settings, sampling, writer, prompt)

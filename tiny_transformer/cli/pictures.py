@@ -28,8 +28,9 @@ def reference_lines(record: Mapping[str, Any]) -> dict[str, float]:
         f"blind guess, ln {marks['vocab_size']}": marks["guess"],
         "knowing how often each occurs": marks["one"],
         "knowing the one before": marks["pair"],
+        "the source itself": marks["floor"],
     }
-    return lines if marks["floor"] is None else {**lines, "the source itself": marks["floor"]}
+    return {label: loss for label, loss in lines.items() if loss is not None}
 
 
 def caption(run: Run) -> str:

@@ -124,7 +124,7 @@ def _style(axes: Axes) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
     axes.tick_params(colors=SOFT, labelsize=9.5, length=3)
-    axes.set_ylabel("loss, nats per character", color=SOFT)
+    axes.set_ylabel("loss, nats per token", color=SOFT)
     axes.grid(axis="y", color=FAINT, lw=0.6, alpha=0.7)
     axes.set_axisbelow(True)
 

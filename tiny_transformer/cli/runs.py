@@ -78,7 +78,7 @@ def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> Any:
 
 def runs_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     """The rows for people."""
-    made = table("run", "text", "size", "steps", "validation", "whole text", "chars/s", "started")
+    made = table("run", "text", "size", "steps", "validation", "whole text", "tokens/s", "started")
     for column in (made.columns[1], made.columns[-1]):  # in a narrow terminal a path may be folded, a name and a date not
         column.no_wrap = True
     for row in rows:

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import tyro
 
+from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.main import unknown
 from tiny_transformer.config import ConfigError, DataConfig, ModelConfig, SampleConfig, TrainConfig, check, preset
 from tiny_transformer.recipes import Recipe, recipe
 
 _HIDDEN = ("vocab_size", "rope_scaling", "causal", "n_token_types")
-"""Settings of a model that no flag sets: the text decides the vocabulary, the others belong to models that are loaded."""
+"""Settings of a model that no flag sets: the tokenizer decides the vocabulary, the others belong to models that are loaded."""
 
 T = TypeVar("T")
 Checked = TypeVar("Checked", ModelConfig, TrainConfig, DataConfig, SampleConfig)
@@ -101,7 +102,7 @@ def flag_names(cls: Any) -> list[str]:
     names = ["--help"]
     for f in fields(cls):
         nested: Any = f.default_factory
-        if f.name in _HIDDEN:
+        if issubclass(cls, ModelConfig) and f.name in _HIDDEN:
             continue
         names += flag_names(nested) if is_dataclass(nested) else ["--" + f.name.replace("_", "-")]
     return names
@@ -139,8 +140,6 @@ def _unknown_flag(flag: str, known: list[str]) -> str:
     if not flag.startswith("-"):
         return f"{flag!r} is one word too many. Quote a text that has spaces, and see --help"
     plain = flag.split("=")[0].replace("_", "-")
-    if plain == "--vocab-size":
-        return "there is no flag --vocab-size: the text decides how many tokens there are. Leave it out"
     near = get_close_matches(plain, known, n=1, cutoff=0.6)
     return f"there is no flag {plain}. {f'Did you mean {near[0]}?' if near else 'See --help'}"
 
@@ -258,6 +257,8 @@ class TrainSettings:
     """Continue the run in this directory, bit for bit. Only --max-steps and --json go with it."""
     prompt: str | None = None
     """The opening of the samples shown while training; default: one that suits the text."""
+    engine: EngineName = "torch"
+    """torch, or numpy: the same model with every backward pass by hand and no PyTorch in the process."""
     json: bool = False
     """Print the result as one JSON object on standard output; everything else goes to standard error."""
     data: DataFlags = field(default_factory=DataFlags)
@@ -282,6 +283,7 @@ class Job:
     """What was decided for the user, each in one line."""
     json: bool = False
     command: str = "train"
+    engine: EngineName = "torch"
 
 
 _SIZES = {"d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_seq_len"}
@@ -292,7 +294,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
     tokens = with_file(argv, ("data", "model", "training"), _LOOSE)
     asked = given(tokens)
     base_recipe = recipe(name) if (name := value_of(tokens, "recipe")) else None
-    default, notes = _starting_point(base_recipe, value_of(tokens, "preset"), asked)
+    default, notes = _starting_point(base_recipe, value_of(tokens, "preset"), asked, value_of(tokens, "engine") or "torch")
     settings = parse(TrainSettings, tokens, command=command, description=description, default=default)
     n_heads, more = fit_heads(settings.model, default.model, asked)
     data = checked(DataConfig, settings.data, **_one_text(asked))
@@ -311,10 +313,11 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
         notes=(*notes, *more),
         json=settings.json,
         command=command,
+        engine=settings.engine,
     )
 
 
-def _starting_point(base: Recipe | None, preset_name: str | None, asked: set[str]) -> tuple[TrainSettings, list[str]]:
+def _starting_point(base: Recipe | None, preset_name: str | None, asked: set[str], engine: str) -> tuple[TrainSettings, list[str]]:
     """The settings before file and flags, and what to say about them."""
     notes: list[str] = []
     start = TrainSettings() if base is None else _from_recipe(base)
@@ -323,7 +326,7 @@ def _starting_point(base: Recipe | None, preset_name: str | None, asked: set[str
     elif base is None and not asked & (_SIZES | {"help", "h"}):
         from tiny_transformer.hardware import detect, recommend
 
-        advice = recommend(detect())
+        advice = recommend(detect(look_for_gpu=engine == "torch"))
         start = replace(start, model=unchecked(ModelFlags, advice.config), training=unchecked(TrainFlags, advice.training))
         notes.append(f"no size given: {advice.why}")
     return start, notes

@@ -1,4 +1,4 @@
-"""The text behind a run: read it, split it, find it again later, and say what a prompt has to do with it.
+"""The text behind a run: read it, split it, make its tokenizer, find it again later, and say what a prompt has to do with it.
 
 Read before: corpora/, training/dataset.py.
 """
@@ -9,11 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tiny_transformer import corpora
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_transformer import corpora, tokenization
 from tiny_transformer.config import DataConfig, check
 from tiny_transformer.corpora.corpus import Corpus, Progress
 from tiny_transformer.recipes import PROMPTS, Recipe
 from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.tokenization.files import load_tokenizer
 from tiny_transformer.training.dataset import split
 from tiny_transformer.utils.atomic import atomic_save
 
@@ -52,6 +57,37 @@ def _load(data: DataConfig, progress: Progress | None) -> Corpus:
     if data.data == "-" and sys.stdin.isatty():
         print("reading the text from the keyboard; Ctrl-D on a new line ends it", file=sys.stderr)
     return corpora.load(data.corpus or data.data or "", size=data.size, progress=progress)
+
+
+DEFAULT_PIECES = 2048
+"""Tokens that a tokenizer learns unless told."""
+
+
+def make_tokenizer(reading: Reading) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer that the settings ask for, and what to say about it. Learned ones see the training text only.
+
+    Characters are those of the whole text: an alphabet is no knowledge about its use, and a letter that occurs in the validation
+    text alone must have a token.
+    """
+    data = reading.data
+    if data.tokenizer_file is not None:
+        return load_tokenizer(data.tokenizer_file), []
+    if data.tokenizer == "char":
+        return CharTokenizer.train(reading.corpus.text), []
+    wanted = data.vocab_size if data.tokenizer in ("byte", "word") else data.vocab_size or DEFAULT_PIECES
+    tokenizer = tokenization.train(data.tokenizer, reading.train, wanted)
+    notes = []
+    if wanted is not None and tokenizer.vocab_size < wanted:
+        notes.append(f"the text gives {tokenizer.vocab_size:,} tokens instead of {wanted:,}: it has no more to offer")
+    return tokenizer, notes
+
+
+def encode_part(tokenizer: Tokenizer, text: str, name: str) -> NDArray[np.int32]:
+    """A part of the text as ids. Raises ValueError, naming the part, for what the tokenizer can't read."""
+    try:
+        return tokenizer.encode_array(text)
+    except ValueError as error:
+        raise ValueError(f"the {name} text: {error}") from error
 
 
 def training_text(record: Mapping[str, Any]) -> str | None:

@@ -9,23 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from tiny_transformer import run as runs
+from tiny_transformer import tokenization
 from tiny_transformer.cli.display import TrainingDisplay, duration
+from tiny_transformer.cli.engines import engine
 from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
 from tiny_transformer.cli.settings import Job
-from tiny_transformer.cli.texts import Reading, choose_prompt, read
+from tiny_transformer.cli.texts import Reading, choose_prompt, encode_part, make_tokenizer, read
 from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import overlap
-from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.run import Run
-from tiny_transformer.sampling.generator import TextGenerator
-from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.listener import Result
-from tiny_transformer.training.trainer import Trainer
-from tiny_transformer.utils import checkpoint
+from tiny_transformer.training.loop import TrainingLoop
+from tiny_transformer.utils.atomic import atomic_save
 
 SAMPLE_TOKENS = 200
 """Length of a timelapse sample."""
+UNITS = {"char": "character", "byte": "byte", "word": "word"}
+"""What a token is called, by the kind of tokenizer."""
 COPIED = 0.01
 """Share of the validation text that may stand in the training text before it is worth a warning."""
 
@@ -62,8 +65,8 @@ class Prepared:
 
     job: Job
     reading: Reading
-    tokenizer: CharTokenizer
-    trainer: Trainer
+    tokenizer: Tokenizer
+    trainer: TrainingLoop
     display: TrainingDisplay
     marks: Landmarks
     prompt: str
@@ -80,35 +83,45 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     """Read the text, build the model, check that they fit. Writes nothing."""
     with downloading(screen, job.data.corpus or "") as progress:
         reading, notes = read(job.data, job.base, progress)
-    tokenizer = CharTokenizer.train(reading.corpus.text)
-    train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
+    tokenizer, more = make_tokenizer(reading)
+    train_ids, val_ids = encode_part(tokenizer, reading.train, "training"), encode_part(tokenizer, reading.val, "validation")
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
-    model = TinyTransformerLM(replace(job.model, vocab_size=tokenizer.vocab_size), seed=job.training.seed)
+    used = engine(job.engine)
+    model = used.new_model(replace(job.model, vocab_size=tokenizer.vocab_size), job.training.seed)
     display = TrainingDisplay(screen, max_steps=job.training.max_steps, prompt=prompt)
     lineage = {"recipe": job.base.name if job.base else None, "objective": "causal", "corpus": reading.corpus.name}
-    trainer = Trainer(
-        model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=reading.corpus.entropy
-    )
-    marks = landmarks(np.concatenate((train_ids, val_ids)), tokenizer.vocab_size, reading.val, reading.corpus.entropy)
-    for note in (*job.notes, *notes):  # not before here: a refusal is one line and nothing else
+    entropy = reading.corpus.entropy  # in nats per character
+    floor = None if entropy is None else entropy * len(reading.val) / len(val_ids)
+    trainer = used.trainer(model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=floor)
+    val_bytes, unit = len(reading.val.encode("utf-8")), UNITS.get(str(tokenizer.to_dict()["kind"]), "token")
+    marks = landmarks(np.concatenate((train_ids, val_ids)), tokenizer.vocab_size, val_bytes, len(val_ids), floor, unit)
+    display.bits_per_byte = marks.bits_per_byte
+    for note in (*job.notes, *notes, *more):  # not before here: a refusal is one line and nothing else
         screen.say(note, style="yellow")
     return Prepared(job, reading, tokenizer, trainer, display, marks, prompt)
 
 
 def _open_run(ready: Prepared, screen: Screen) -> Run:
     """Make the run's directory and let the log begin. The first thing that is written."""
-    job, model = ready.job, ready.trainer.model
+    job = ready.job
     run = Run.create(Path(job.out), record(ready))
     ready.trainer.run = run
     connect(screen, run, job.base.log_too if job.base else None)
     if run.moved_aside is not None:
         screen.say(f"the run that was in {job.out} is now in {run.moved_aside}")
-    config, text = model.config, ready.reading
+    config, text = ready.trainer.config, ready.reading
+    kind = ready.tokenizer.to_dict()["kind"]
+    different = f", {config.vocab_size} different" if kind == "char" else ""
     screen.heading(f"training {job.out}")
     screen.say(f"text      {text.corpus.source}")
-    screen.say(f"          {len(text.train):,} characters to learn from, {len(text.val):,} to measure on, {config.vocab_size} different")
+    screen.say(f"          {len(text.train):,} characters to learn from, {len(text.val):,} to measure on{different}")
+    if kind != "char":
+        each = len(text.val) / len(ready.trainer.val_ids)
+        screen.say(f"tokens    {kind}, {config.vocab_size:,} different, {each:.2f} characters each in the validation text")
     screen.say(f"model     {describe(config.n_layers, config.n_heads, config.d_model, config.max_seq_len, config.n_parameters)}")
-    screen.say(f"training  {job.training.max_steps:,} steps of {job.training.batch_size} x {config.max_seq_len} characters")
+    if job.engine == "numpy":
+        screen.say("engine    NumPy, every backward pass by hand; PyTorch is not loaded")
+    screen.say(f"training  {job.training.max_steps:,} steps of {job.training.batch_size} x {config.max_seq_len} {ready.marks.unit}s")
     return run
 
 
@@ -120,17 +133,20 @@ def resume(directory: str, changes: dict[str, Any], screen: Screen, *, recipe: s
     run = Run.open(Path(directory))
     own = run.record.get("recipe")
     check(recipe in (None, own), f"--resume with --recipe {recipe}", f"this run began with {own or 'no recipe'}", "Leave --recipe out")
-    last = checkpoint.load(run.path / "last.pt")
+    name = run.record.get("engine", "torch")
+    used = engine(name)
+    last = used.read(run.path / f"last{used.suffix}")
     settings = TrainConfig(**{**run.record["training"], **changes})
     with downloading(screen, str(run.record["data"]["corpus"])) as progress:
         reading, _ = read(DataConfig(**run.record["data"]), progress=progress)
-    tokenizer = CharTokenizer.from_dict(last.tokenizer or {})
+    tokenizer = tokenization.from_dict(last.tokenizer or {})
     train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
     prompt = run.record["prompt"]
     display = TrainingDisplay(screen, max_steps=settings.max_steps, prompt=prompt)
-    trainer = Trainer.resume(run, train_ids, val_ids, settings, listener=display, floor=reading.corpus.entropy)
     marks = Landmarks(**run.record["landmarks"])
-    job = Job(data=reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None, json=json)
+    display.bits_per_byte = marks.bits_per_byte
+    trainer = used.trainer.resume(run, train_ids, val_ids, settings, listener=display, floor=marks.floor)
+    job = Job(data=reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None, json=json, engine=name)
     connect(screen, run, run.record.get("log_too"))
     screen.heading(f"resuming after {last.step:,} of {settings.max_steps:,} steps: {directory}")
     if last.step >= settings.max_steps:
@@ -151,12 +167,13 @@ def record(ready: Prepared) -> dict[str, Any]:
         data["data"] = str(Path(data["data"]).resolve())
     return {
         "recipe": job.base.name if job.base else None,
+        "engine": job.engine,
         "data": data,
-        "model": ready.trainer.model.config.to_dict(),
+        "model": ready.trainer.config.to_dict(),
         "training": asdict(job.training),
         "corpus": {"name": corpus.name, "source": corpus.source, "characters": len(corpus.text)},
         "prompt": ready.prompt,
-        "parameters": ready.trainer.model.config.n_parameters,
+        "parameters": ready.trainer.config.n_parameters,
         "landmarks": ready.marks.to_dict(),
         "also_save": job.base.also_save if job.base else None,
         "log_too": job.base.log_too if job.base else None,
@@ -180,7 +197,7 @@ def _append(path: Path, text: str) -> None:
 def learn(ready: Prepared, run: Run, screen: Screen) -> Outcome:
     """Train, and tell how it went. The terminal is given back whatever happens."""
     warn_about_overlap(ready)
-    ready.display.write_sample = timelapse(ready.trainer, ready.tokenizer, ready.prompt, run)
+    ready.display.write_sample = timelapse(ready.job, ready.trainer, ready.tokenizer, ready.prompt, run)
     try:
         result = ready.trainer.fit()
     finally:
@@ -197,13 +214,13 @@ def warn_about_overlap(ready: Prepared) -> None:
         ready.display.on_warning(str(found))
 
 
-def timelapse(trainer: Trainer, tokenizer: CharTokenizer, prompt: str, run: Run) -> Any:
+def timelapse(job: Job, trainer: TrainingLoop, tokenizer: Tokenizer, prompt: str, run: Run) -> Any:
     """A function step → sample: always the same prompt and seed, so that only the model changes. Keeps each under samples/."""
     settings = SampleConfig(max_tokens=SAMPLE_TOKENS, seed=trainer.settings.seed)
-    generator = TextGenerator(trainer.model, tokenizer)
+    generator = engine(job.engine).generator(trainer.model, tokenizer)
 
     def write(step: int) -> str:
-        text = generator.generate(prompt, settings)
+        text: str = generator.generate(prompt, settings)
         run.sample(step, text)
         return text
 
@@ -218,15 +235,17 @@ def finish(outcome: Outcome, ready: Prepared, screen: Screen) -> None:
         screen.say(f"  tiny train --resume {run.path}")
         return
     if also_save := run.record.get("also_save"):
-        checkpoint.save(run.path / also_save, checkpoint.load(run.path / "best.pt"))
+        best = runs.resolve(run.path)
+        atomic_save((run.path / also_save).with_suffix(best.suffix), lambda file: file.writelines([best.read_bytes()]))
     screen.heading("result")
     screen.say(loss_table(result.best_train_loss, outcome.val_loss, outcome.marks, at_step=result.best_step))
     early = " (stopped early: no better evaluation for a while)" if result.stopped == "early" else ""
-    screen.say(f"{result.steps:,} steps in {duration(result.seconds)}, {result.tokens_per_second:,.0f} characters/s{early}")
+    screen.say(f"{result.steps:,} steps in {duration(result.seconds)}, {result.tokens_per_second:,.0f} {outcome.marks.unit}s/s{early}")
     for warning in outcome.warnings:
         screen.warn(warning)
     pictures = draw(run)
-    screen.say(f"saved in {run.path}: best.pt, last.pt, samples/, {', '.join(path.name for path in pictures)}")
+    suffix = runs.resolve(run.path).suffix
+    screen.say(f"saved in {run.path}: best{suffix}, last{suffix}, samples/, {', '.join(path.name for path in pictures)}")
 
 
 def draw(run: Run) -> list[Path]:

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tiny_transformer.cli.engines import Engine, engine
 from tiny_transformer.cli.screen import Screen, sample_panel, table
 from tiny_transformer.cli.texts import choose_prompt, training_text
 from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig
-from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.run import Run, build, resolve
-from tiny_transformer.sampling.generator import TextGenerator
+from tiny_transformer.run import Run, resolve, tokenizer_of
 from tiny_transformer.sampling.measures import distinct_n, longest_overlap, repeated_share
 from tiny_transformer.tokenization.base import Tokenizer
-from tiny_transformer.utils import checkpoint
 
 Strategy = tuple[str, SampleConfig]
 Written = tuple[str, SampleConfig, str]
@@ -31,7 +29,8 @@ class Writer:
     """A trained model that can write, and what is known about where it comes from."""
 
     path: Path
-    model: TinyTransformerLM
+    engine: Engine
+    model: Any
     tokenizer: Tokenizer
     step: int
     metrics: Mapping[str, Any]
@@ -40,9 +39,9 @@ class Writer:
     _looked: bool = False
 
     @property
-    def generator(self) -> TextGenerator:
-        """One generator for everything."""
-        return TextGenerator(self.model, self.tokenizer)
+    def generator(self) -> Any:
+        """The engine's TextGenerator: one for everything."""
+        return self.engine.generator(self.model, self.tokenizer)
 
     @property
     def training_text(self) -> str | None:
@@ -62,14 +61,18 @@ class Writer:
         return f"{self.path} ({self.model.config.n_parameters / 1e6:.2f} M parameters, step {self.step:,}{about})"
 
 
-def open_writer(path: str) -> Writer:
-    """The model at a run directory or checkpoint file, ready to write. Raises ValueError naming what is wrong with the path or file."""
+def open_writer(path: str, engine_name: str = "torch") -> Writer:
+    """The model at a run directory or checkpoint file, ready to write with an engine.
+
+    Raises ValueError naming what is wrong with the path or file.
+    """
     file = resolve(path)
-    loaded = checkpoint.load(file)
-    model, tokenizer = build(loaded)
+    used = engine(engine_name)
+    loaded = used.read(file)
+    tokenizer = tokenizer_of(loaded)
     if not tokenizer:
         raise ValueError(f"{file} holds no tokenizer: writing needs one. Name a checkpoint made by tiny train")
-    return Writer(file, model.eval(), tokenizer, loaded.step, loaded.metrics, _record_beside(file))
+    return Writer(file, used, used.build(loaded), tokenizer, loaded.step, loaded.metrics, _record_beside(file))
 
 
 def _record_beside(file: Path) -> Mapping[str, Any]:
@@ -108,7 +111,7 @@ def settings_line(settings: SampleConfig) -> str:
     return ", ".join(parts + ([f"repetition penalty {settings.repetition_penalty:g}"] if settings.repetition_penalty != 1 else []))
 
 
-def write_all(generator: TextGenerator, prompt: str, chosen: Sequence[Strategy]) -> list[Written]:
+def write_all(generator: Any, prompt: str, chosen: Sequence[Strategy]) -> list[Written]:
     """One text per strategy."""
     return [(name, settings, generator.generate(prompt, settings)) for name, settings in chosen]
 
@@ -159,7 +162,7 @@ def _copied(text: str, source: str | None) -> tuple[str, str]:
 
 
 def gallery(
-    generator: TextGenerator, prompts: Sequence[str], settings: SampleConfig, n: int, at_once: int = 16
+    generator: Any, prompts: Sequence[str], settings: SampleConfig, n: int, at_once: int = 16
 ) -> Iterator[tuple[int, str, str]]:
     """`n` samples as (seed, prompt, text), prompts in turn; sample i has the seed `settings.seed + i` and can be made again alone."""
     first = settings.seed or 0

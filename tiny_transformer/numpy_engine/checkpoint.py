@@ -26,13 +26,18 @@ FORMAT = 1
 MARK = "tiny_transformer"
 """The metadata key by which our files are known; its value is the format."""
 DIGEST = "sha256"
-RECORD = ("config", "tokenizer", "step", "metrics", "lineage")
+RECORD = ("config", "tokenizer", "step", "metrics", "lineage", "training")
 """The other metadata keys; each value is JSON."""
+STATE = "training/"
+"""Before the name of every tensor that is no weight: what the optimizer remembers."""
 
 
 @dataclass
 class Checkpoint:
-    """A model at one moment. `tokenizer` is a tokenizer's `to_dict()`; `metrics` and `lineage` hold JSON values."""
+    """A model at one moment. `tokenizer` is a tokenizer's `to_dict()`; `metrics` and `lineage` hold JSON values.
+
+    `training` is what the next step depends on: dicts, as deep as wanted, of arrays and JSON values.
+    """
 
     config: ModelConfig
     tokenizer: dict[str, Any] | None
@@ -40,6 +45,7 @@ class Checkpoint:
     step: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
 
 
 def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -47,10 +53,11 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 
     Raises OSError naming `path` when the file system refuses, TypeError for content that is no JSON value.
     """
-    weights = {name: np.ascontiguousarray(weight) for name, weight in checkpoint.weights.items()}
-    values = {**vars(checkpoint), "config": checkpoint.config.to_dict()}
+    tensors = {name: np.ascontiguousarray(weight) for name, weight in checkpoint.weights.items()}
+    training = _take_out(checkpoint.training, STATE, tensors)
+    values = {**vars(checkpoint), "config": checkpoint.config.to_dict(), "training": training}
     metadata = {MARK: str(FORMAT)} | {key: json.dumps(values[key]) for key in RECORD}  # ASCII: any reader can hold it
-    content = to_bytes(weights, {**metadata, DIGEST: _digest(metadata, weights)})
+    content = to_bytes(tensors, {**metadata, DIGEST: _digest(metadata, tensors)})
     try:
         atomic_save(path, lambda file: file.writelines([content]))
     except OSError as error:
@@ -64,19 +71,40 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises CheckpointError naming the file when it is missing, not ours, from a newer version, or damaged anywhere.
     """
     path = Path(path)
-    metadata, weights = _read(path)
+    metadata, tensors = _read(path)
     if MARK in metadata and metadata[MARK] != str(FORMAT):
         raise CheckpointError(f"{path} has format {metadata[MARK]}: this version reads {FORMAT}. Install a newer Tiny Transformer")
     found = metadata.pop(DIGEST, None)
-    if (found is not None or MARK in metadata) and found != _digest(metadata, weights):
+    if (found is not None or MARK in metadata) and found != _digest(metadata, tensors):
         raise _damaged(path, "its content does not match its digest")
     if "config" not in metadata:
         raise CheckpointError(f"{path} has no config in its metadata: it must say which model the weights belong to. Add it")
     try:
         record = {key: json.loads(metadata[key]) for key in RECORD if key in metadata}
-        return Checkpoint(**{"tokenizer": None, **record, "config": ModelConfig.from_dict(record["config"]), "weights": weights})
-    except (ValueError, TypeError) as error:
+        training = _put_back(record.pop("training", None), STATE, tensors)
+        record["config"] = ModelConfig.from_dict(record["config"])
+        return Checkpoint(**{"tokenizer": None, **record, "weights": tensors, "training": training})
+    except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _take_out(value: Any, place: str, tensors: dict[str, Array]) -> Any:
+    """`value` with its arrays moved to `tensors`, under names that say where they were."""
+    if isinstance(value, np.ndarray):
+        tensors[place] = np.ascontiguousarray(value)
+        return {"$tensor": True}
+    if isinstance(value, dict):
+        return {key: _take_out(inner, f"{place}{key}/", tensors) for key, inner in value.items()}
+    return value
+
+
+def _put_back(value: Any, place: str, tensors: dict[str, Array]) -> Any:
+    """The opposite of `_take_out`; takes each array out of `tensors`, which then holds the weights alone."""
+    if value == {"$tensor": True}:
+        return tensors.pop(place)
+    if isinstance(value, dict):
+        return {key: _put_back(inner, f"{place}{key}/", tensors) for key, inner in value.items()}
+    return value
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:

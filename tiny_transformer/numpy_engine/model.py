@@ -122,7 +122,7 @@ class TinyTransformerLM:
         if len(kinds) > 1 or kinds.pop() not in (np.float32, np.float64):
             found = ", ".join(sorted({str(weights[name].dtype) for name in shapes}))
             raise ValueError(f"the weights have dtype {found}: all must be float32, or all float64. Convert them with .astype(np.float32)")
-        self._weights = {name: np.array(weights[name]) for name in shapes}
+        self._weights = {name: np.array(weights[name], order="C") for name in shapes}
 
     def forward(
         self,

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tiny_transformer.config import TrainConfig
@@ -58,18 +57,12 @@ class Progress:
         return False
 
 
-def circumstances(device: torch.device, texts: Iterable[NDArray[np.integer[Any]]]) -> dict[str, Any]:
-    """What else the exact numbers depend on: versions, device, CPU threads (they decide the order of sums), the text."""
+def circumstances(texts: Iterable[NDArray[np.integer[Any]]], engine: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the exact numbers depend on: NumPy's version, the text, and what the engine says (threads, versions, device)."""
     digest = hashlib.sha256()
     for ids in texts:
         digest.update(np.ascontiguousarray(ids).data)
-    return {
-        "torch": str(torch.__version__),
-        "numpy": str(np.__version__),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "text": digest.hexdigest(),
-    }
+    return {**engine, "numpy": str(np.__version__), "text": digest.hexdigest()}
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], settings: TrainConfig) -> Iterator[str]:
@@ -92,7 +85,7 @@ if __name__ == "__main__":
     progress = Progress(step=100)
     for loss in (4.2, 2.5, 2.6):
         print(f"validation loss {loss}: best so far {progress.note_evaluation(loss, loss)}, stale {progress.stale}")
-    now = circumstances(torch.device("cpu"), [np.arange(10)])
+    now = circumstances([np.arange(10)], {"threads": 2})
     saved = {"circumstances": now | {"threads": 64}, "settings": asdict(TrainConfig())}
     for line in differences(saved, now, TrainConfig(learning_rate=0.1)):
         print("warning:", line)

@@ -1,9 +1,8 @@
-"""Small tools of the training loop: clipping, where to compute and how precisely, how fast it goes.
+"""Small tools of the training loop: clipping, where to compute and how precisely.
 
 Leaves out: random numbers (`rng.py`) and signals (`signals.py`). Read before: `config.py`.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -106,38 +105,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-# ---------------------------------------------------------------- how fast
-
-
-class Throughput:
-    """Tokens per second over the most recent steps; time spent between steps (evaluating, saving) does not count."""
-
-    def __init__(self, window: int = 50) -> None:
-        self._recent: deque[tuple[int, float]] = deque(maxlen=window)
-        self.tokens = 0
-        self.seconds = 0.0
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """Note a step that took `seconds` for `tokens`."""
-        self._recent.append((tokens, seconds))
-        self.tokens += tokens
-        self.seconds += seconds
-
-    @property
-    def recent(self) -> float:
-        """Tokens per second over the last `window` steps; 0 before the first."""
-        return _rate(sum(tokens for tokens, _ in self._recent), sum(seconds for _, seconds in self._recent))
-
-    @property
-    def overall(self) -> float:
-        """Tokens per second over all steps."""
-        return _rate(self.tokens, self.seconds)
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if seconds > 0 else 0.0
-
-
 if __name__ == "__main__":
     layer = nn.Linear(3, 2)
     layer(torch.ones(4, 3)).square().sum().backward()
@@ -145,7 +112,3 @@ if __name__ == "__main__":
     print(f"weight {tuple(layer.weight.shape)}: gradient norm {before:.3f}, after clipping {clip_gradients(layer.parameters(), 1.0):.3f}")
     device = pick_device()
     print("device:", device, "precision:", pick_precision("auto", device))
-    speed = Throughput(window=2)
-    for seconds in (10.0, 1.0, 1.0):
-        speed.add(tokens=1000, seconds=seconds)
-    print(f"tokens per second: recent {speed.recent:.0f}, overall {speed.overall:.0f}")

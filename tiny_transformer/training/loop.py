@@ -1,0 +1,428 @@
+"""The training loop, for both engines: `TrainingLoop.fit` is the algorithm, the small methods below it are its lines.
+
+    for every step:   batch → gradients of its mean loss → finite? → clip → AdamW → evaluate, sample, save when due
+
+What computes is left open: `training/trainer.py` fills it in with PyTorch, `numpy_engine/trainer.py` with NumPy, so both
+engines read the same batches, take the same decisions and leave the same files behind.
+Leaves out: what is shown on screen (a `Listener` is told), sampling, the command line, and where text comes from.
+Read before: `dataset.py`, `objectives.py`, `scheduler.py`, `listener.py`, `resume.py`.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_transformer.config import ModelConfig, TrainConfig
+from tiny_transformer.corpora.text_statistics import conditional_entropy
+from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.training.dataset import IGNORE, Batch, batch_at, check_length, windows
+from tiny_transformer.training.listener import Listener, Result, TrainingError, is_sample_step
+from tiny_transformer.training.objectives import causal, count_targets
+from tiny_transformer.training.plausibility import parting, too_good
+from tiny_transformer.training.resume import Progress, circumstances, differences
+from tiny_transformer.training.scheduler import lr_at
+from tiny_transformer.training.signals import StopSignals
+from tiny_transformer.training.throughput import Throughput
+
+Ids = NDArray[np.integer[Any]]
+Objective = Callable[[Ids], Batch]
+"""ids (batch, seq + 1) to inputs and targets, (batch, seq) each."""
+
+EVAL_TOKENS_AT_ONCE, EVAL_LOGITS_AT_ONCE = 8192, 2**25
+
+
+class Record(Protocol):
+    """What the loop asks of the folder that keeps an experiment; `run.Run` is one."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        ...
+
+    def log(self, step: int, **numbers: Any) -> None:
+        """Keep numbers of one step."""
+        ...
+
+    def save(self, checkpoint: Any, name: str = "last") -> Path:
+        """Keep a checkpoint under a name."""
+        ...
+
+    def truncate(self, step: int) -> None:
+        """Forget what was logged after `step`."""
+        ...
+
+
+class TrainingLoop(ABC):
+    """Teaches a model a text, and can be stopped and resumed at any step without changing a bit of the outcome.
+
+    A subclass sets `model` and `optimizer`-like things of its own and answers the questions under "the engine's part".
+    """
+
+    model: Any
+    """Anything with a `config`, in the engine's own form."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer | None,
+        train_ids: Ids,
+        val_ids: Ids,
+        settings: TrainConfig,
+        *,
+        run: Record | None = None,
+        listener: Listener | None = None,
+        objective: Objective = causal,
+        lineage: Mapping[str, Any] | None = None,
+        floor: float | None = None,
+    ) -> None:
+        """Prepare, without learning yet: nothing is written.
+
+        `train_ids` and `val_ids` are token ids (n,) that do not overlap. `run` keeps checkpoints and metrics; without
+        it nothing is written. `lineage` (parent, recipe, data, commit, …) is stored in every checkpoint. `floor` is the
+        exact entropy of the source in nats per token where it is known: a lower loss brings a warning.
+        Raises ValueError for texts that are too short, or hold ids that the model does not have.
+        """
+        self.config, self.tokenizer, self.settings, self.run = config, tokenizer, settings, run
+        self.objective, self.floor = objective, floor
+        self.train_ids, self.val_ids = np.asarray(train_ids), np.asarray(val_ids)
+        self.listener = Listener() if listener is None else listener
+        self.lineage = dict(lineage or {})
+        self.seq_len = config.max_seq_len
+        check_texts(self.train_ids, self.val_ids, config)
+        self.progress = Progress()
+        self.speed = Throughput()
+        self._saved: dict[str, Any] | None = None  # the training state this session resumes from
+        self._last_save = self._last_sample = -1
+        self._begun = 0.0
+
+    # ------------------------------------------------------------ the algorithm
+
+    def fit(self) -> Result:
+        """Learn until all steps are made, patience runs out, or a signal comes; leaves the model in evaluation mode.
+
+        Raises TrainingError when the loss or the gradient is not finite: before the update, so the weights are those
+        of the step before.
+        """
+        with self._computing(), StopSignals() as stop:
+            self._begin()
+            while not stop.received and not self._is_over():
+                started = time.perf_counter()
+                loss, norm = self._gradients()
+                self._check_finite(loss, norm)
+                lr = self._update(norm)
+                self._report(loss, lr, norm, time.perf_counter() - started)
+                self._milestones()
+            return self._end(stop.received)
+
+    def _gradients(self) -> tuple[float, float]:
+        """Gradients of this step's mean loss over all its targets; returns that loss and the gradients' norm."""
+        settings = self.settings
+        batch = self._ask(batch_at(self.train_ids, settings.batch_size, self.seq_len, settings.seed, self.progress.step))
+        return self._loss_and_norm(list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets)))
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        self._drop_gradients()
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
+        raise TrainingError(
+            f"step {self.progress.step}: {what} (learning rate {self._lr():.3g}): it must be finite. The weights are as before this step. "
+            "Try a lower learning_rate, a longer warmup_steps, or clip_norm=1"
+        )
+
+    def _update(self, norm: float) -> float:
+        """Clip, set the learning rate, take the optimizer's step; returns the learning rate."""
+        lr = self._lr()
+        self._take_step(norm, lr)
+        self.progress.step += 1
+        return lr
+
+    def _milestones(self) -> None:
+        """What is due after this many updates: evaluation, a sample, a save. None of it changes the training."""
+        step, settings = self.progress.step, self.settings
+        if step % settings.eval_every == 0 or step == settings.max_steps:
+            self._evaluate()
+        if is_sample_step(step):
+            self._sample()
+        if step > 0 and step % settings.save_every == 0:
+            self._save("last")
+
+    def _is_over(self) -> bool:
+        return self.progress.step >= self.settings.max_steps or self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.progress.stale >= self.settings.patience
+
+    # ------------------------------------------------------------ the engine's part
+
+    @abstractmethod
+    def _loss_and_norm(self, micro_batches: Sequence[Batch], asked: int) -> tuple[float, float]:
+        """Compute and keep this step's gradients; return its loss and the gradients' norm.
+
+        Each micro-batch adds (sum of its losses) / asked, where `asked` counts the targets of the whole step, so the sum of
+        their gradients is the gradient of the large batch, whatever the sizes and however many targets are asked for in each.
+        """
+
+    @abstractmethod
+    def _take_step(self, norm: float, lr: float) -> None:
+        """Clip the kept gradients, whose norm is `norm`, and update the weights."""
+
+    @abstractmethod
+    def _drop_gradients(self) -> None:
+        """Forget the kept gradients."""
+
+    @abstractmethod
+    def _loss_sums(self, batches: Iterator[Batch]) -> list[float]:
+        """The sum of the losses of each batch, without dropout."""
+
+    @abstractmethod
+    def checkpoint(self, with_state: bool = True) -> Any:
+        """The model as it is now; `with_state` adds all that `load_state` needs to go on as if never stopped."""
+
+    @abstractmethod
+    def _load(self, weights: Any, saved: Mapping[str, Any]) -> None:
+        """Take weights, and the part of a checkpoint's training state that `_state_of_engine` gave."""
+
+    @abstractmethod
+    def _with_best_weights(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights of the best checkpoint in `run`; afterwards the ones that it had."""
+
+    @abstractmethod
+    def _state_of_engine(self) -> dict[str, Any]:
+        """What the engine alone knows and the next step depends on."""
+
+    @abstractmethod
+    def _circumstances_of_engine(self) -> dict[str, Any]:
+        """What else its exact numbers depend on."""
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """Around everything: thread counts and the like."""
+        return nullcontext()
+
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        """Around everything that must not change the training: random numbers drawn inside do not count."""
+        return nullcontext()
+
+    def _start_fresh(self) -> None:
+        """Before the first step of a new run."""
+
+    def _start_resumed(self, saved: Mapping[str, Any]) -> None:
+        """Before the first step of a resumed one."""
+
+    def _prepare(self) -> None:
+        """Before either: compile and the like."""
+
+    def _settle(self) -> None:
+        """After the last step: the model is left ready for use."""
+
+    # ------------------------------------------------------------ begin and end
+
+    def _begin(self) -> None:
+        self._begun = time.perf_counter()
+        self.listener.on_start(self)
+        self._prepare()
+        if self._saved is None:
+            self._start_fresh()
+            self._milestones()
+            return
+        for line in differences(self._saved, self._circumstances(), self.settings):
+            self.listener.on_warning(line)
+        if self.run is not None:
+            self.run.truncate(self.progress.step)  # what a killed session logged after its last save comes again
+        self._start_resumed(self._saved)
+
+    def _end(self, received: int | None) -> Result:
+        """Save; unless a signal hurries us, also take the last sample and measure on the whole validation text."""
+        if self._last_save != self.progress.step:
+            self._save("last")
+        self._saved = self._state()  # should `fit` be called once more, it resumes
+        final = None
+        if received is None:
+            if self._last_sample != self.progress.step:
+                self._sample()
+            final = self._final_val_loss()
+            self._log(final_val_loss=final)
+        self._settle()
+        self.progress.seconds, self._begun = self._seconds(), 0.0
+        result = self._result(final, received)
+        self.listener.on_end(result)
+        return result
+
+    def _result(self, final: float | None, received: int | None) -> Result:
+        p = self.progress
+        return Result(
+            steps=p.step, best_step=p.best_step, best_val_loss=p.best_val_loss, best_train_loss=p.best_train_loss,
+            val_loss=p.val_loss, train_loss=p.train_loss, final_val_loss=final, seconds=p.seconds, tokens_per_second=self.speed.overall,
+            stopped="signal" if received else "early" if p.step < self.settings.max_steps else "finished", signal=received,
+        )  # fmt: skip
+
+    def _final_val_loss(self) -> float:
+        """Loss over the whole validation text with the best weights; the model has its last ones again afterwards."""
+        if self.run is None or self.progress.best_step == self.progress.step:
+            return self.evaluate(self.val_ids)
+        with self._with_best_weights():
+            return self.evaluate(self.val_ids)
+
+    # ------------------------------------------------------------ the loss, in training and in evaluation
+
+    def _ask(self, batch: Batch) -> Batch:
+        """The objective's question about a plain batch. Where a window was padded, nothing is asked."""
+        padding = batch.targets == IGNORE
+        ids = np.concatenate((batch.inputs[:, :1], np.where(padding, 0, batch.targets)), axis=1)  # (batch, seq + 1)
+        inputs, targets = self.objective(ids)
+        return Batch(inputs, np.where(padding, IGNORE, targets))
+
+    def evaluate(self, ids: Ids, max_tokens: int | None = None) -> float:
+        """Mean loss in nats per target over the first `max_tokens` targets of `ids`, or all of them.
+
+        The text is read in windows of max_seq_len that do not overlap, so every target counts once. How many windows
+        are computed at once depends on the model's sizes only: the result is the same for every batch size.
+        Dropout is off; afterwards the model is in the mode it was in. Raises ValueError below two tokens.
+        """
+        if max_tokens is not None:
+            ids = ids[: max_tokens + 1]
+        if len(ids) < 2:
+            raise ValueError(f"{len(ids)} tokens to evaluate on: there must be 2 or more, one to see and one to predict. Use a longer text")
+        rows = max(1, min(EVAL_TOKENS_AT_ONCE, EVAL_LOGITS_AT_ONCE // self.config.vocab_size) // self.seq_len)
+        asked = 0
+
+        def questions() -> Iterator[Batch]:
+            nonlocal asked
+            for window in windows(ids, self.seq_len, rows):
+                batch = self._ask(window)
+                asked += count_targets(batch.targets)
+                yield batch
+
+        return math.fsum(self._loss_sums(questions())) / max(1, asked)
+
+    # ------------------------------------------------------------ milestones
+
+    def _evaluate(self) -> None:
+        """Measure both texts, remember the best, save it, and say so."""
+        p, tokens = self.progress, min(self.settings.eval_tokens, len(self.val_ids) - 1)
+        with self._undisturbed():
+            train_loss, val_loss = self.evaluate(self.train_ids, tokens), self.evaluate(self.val_ids, tokens)
+            if not math.isfinite(val_loss):
+                raise TrainingError(f"step {p.step}: the validation loss is {val_loss}: it must be finite. Try a lower learning_rate")
+            is_best = p.note_evaluation(train_loss, val_loss)
+            if is_best:
+                self._save("best")
+            self._log(train_loss=train_loss, val_loss=val_loss)
+            self.listener.on_eval(p.step, train_loss, val_loss, is_best)
+            self._warn()
+
+    def _warn(self) -> None:
+        p = self.progress
+        yardstick = conditional_entropy(self.val_ids[: self.settings.eval_tokens + 1])
+        kinds = {"parting": parting(p.train_loss, p.val_loss, p.best_val_loss), "too good": too_good(p.val_loss, yardstick, self.floor)}
+        for kind, text in kinds.items():
+            if text is not None and kind not in p.warned:
+                p.warned = (*p.warned, kind)
+                self.listener.on_warning(text)
+
+    def _sample(self) -> None:
+        self._last_sample = self.progress.step
+        with self._undisturbed():
+            self.listener.on_sample(self.progress.step)
+
+    def _report(self, loss: float, lr: float, norm: float, seconds: float) -> None:
+        step = self.progress.step
+        self.speed.add(self.settings.batch_size * self.seq_len, seconds)
+        if step % self.settings.log_every == 0:
+            self._log(loss=loss, lr=lr, grad_norm=norm, tokens_per_second=round(self.speed.recent, 1))
+        self.listener.on_step(step, loss, lr, norm, self.speed.recent)
+
+    def _log(self, **numbers: float) -> None:
+        if self.run is not None:
+            self.run.log(self.progress.step, **numbers)
+
+    # ------------------------------------------------------------ saving and resuming
+
+    def _save(self, name: str) -> None:
+        if self.run is not None:
+            self.run.save(self.checkpoint(with_state=name == "last"), name)
+        if name == "last":
+            self._last_save = self.progress.step
+
+    def _description(self) -> dict[str, Any]:
+        """What every engine's checkpoint says beside the weights."""
+        p = self.progress
+        metrics = {"train_loss": p.train_loss, "val_loss": p.val_loss, "best_val_loss": p.best_val_loss, "best_step": p.best_step}
+        return {
+            "config": self.config,
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_dict(),
+            "step": p.step,
+            "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
+            "lineage": self.lineage,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that changes the next step, and what it was computed with: arrays of the engine and plain values."""
+        return {
+            **self._state_of_engine(),
+            "progress": self.progress.to_dict() | {"seconds": self._seconds()},
+            "settings": asdict(self.settings),
+            "circumstances": self._circumstances(),
+        }
+
+    def load_state(self, checkpoint: Any) -> None:
+        """Continue from `checkpoint`: the next `fit` makes the steps that an uninterrupted run would have made.
+
+        What makes that impossible (other versions, thread count, device, text or settings) is not refused: `fit`
+        begins with a warning for each. Raises ValueError for a checkpoint without training state, or of another model.
+        """
+        saved: dict[str, Any] | None = checkpoint.training
+        if saved is None:
+            raise ValueError("this checkpoint holds weights only: resuming needs the training state. Use the run's last checkpoint")
+        self._load(checkpoint.weights, saved)
+        self.progress = Progress.from_dict(saved["progress"])
+        self.lineage = self.lineage or dict(checkpoint.lineage)
+        self._saved = saved
+
+    # ------------------------------------------------------------ small things
+
+    def _lr(self) -> float:
+        s = self.settings
+        return lr_at(
+            self.progress.step, max_steps=s.max_steps, learning_rate=s.learning_rate, warmup_steps=s.warmup_steps,
+            min_lr_ratio=s.min_lr_ratio, schedule=s.schedule, decay_share=s.decay_share,
+        )  # fmt: skip
+
+    def _circumstances(self) -> dict[str, Any]:
+        return circumstances((self.train_ids, self.val_ids), self._circumstances_of_engine())
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + (time.perf_counter() - self._begun if self._begun else 0.0)
+
+
+def check_texts(train_ids: Ids, val_ids: Ids, config: ModelConfig) -> None:
+    """Raise ValueError when a text is too short, or holds ids that a model of this config does not have."""
+    check_length(train_ids, config.max_seq_len)
+    for name, ids in (("training", train_ids), ("validation", val_ids)):
+        if len(ids) < 2:
+            raise ValueError(f"the {name} text has {len(ids)} tokens: it must have 2 or more, to see one and predict one. Use a longer one")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= config.vocab_size:
+            raise ValueError(
+                f"the {name} text holds token {low if low < 0 else high}: ids must lie in 0 to {config.vocab_size - 1}. "
+                "Use the tokenizer that the model was made for"
+            )
+
+
+def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """The rows of a batch in `parts` micro-batches whose sizes differ by at most one: 10 rows in 4 parts are 3, 3, 2, 2."""
+    yield from map(Batch, np.array_split(batch.inputs, parts), np.array_split(batch.targets, parts))
+
+
+if __name__ == "__main__":
+    batch = Batch(np.arange(20).reshape(10, 2), np.arange(20).reshape(10, 2) + 1)
+    print("10 rows in 4 micro-batches:", [len(part.inputs) for part in split_batch(batch, 4)])
+    print("left to an engine:", ", ".join(sorted(TrainingLoop.__abstractmethods__)))
