@@ -22,13 +22,14 @@ from tiny_transformer.utils.reference import reference_path
 
 @pytest.mark.parametrize("d_model", [1, 6, 7, 64])
 def test_sinusoids_are_the_papers_formula(d_model):
-    table = sinusoidal_positions(40, d_model)
+    table, exact = sinusoidal_positions(40, d_model), sinusoidal_positions(40, d_model, torch.float64)
     assert table.shape == (40, d_model)
+    assert torch.equal(table, exact.float())
     for position in (0, 1, 17, 39):
         for i in range(d_model):
             angle = position / 10_000 ** (2 * (i // 2) / d_model)
             expected = math.sin(angle) if i % 2 == 0 else math.cos(angle)
-            assert table[position, i].item() == pytest.approx(expected, abs=1e-6)
+            assert exact[position, i].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_shift_of_sinusoids_is_one_linear_map():
