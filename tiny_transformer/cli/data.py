@@ -1,5 +1,10 @@
-"""`tiny data`: which texts there are, what they look like, and how to have them. Read before: corpora/."""
+"""`tiny data`: which texts there are, what they look like, and how to have them, judge them, clean them and divide them.
 
+The last three have modules of their own (data_report.py, data_clean.py, data_split.py), imported when they are asked for.
+Read before: corpora/.
+"""
+
+import importlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -19,9 +24,15 @@ The built-in texts, and your own.
   tiny data show pitches     its size, its characters, how it begins
   tiny data show my.txt      the same for a file
   tiny data download shakespeare
+  tiny data report my.txt    what it is made of, and what is wrong with it
+  tiny data clean my.txt --out my.clean.txt --all
+  tiny data split my.txt --by document --out parts
+
+report, clean and split have flags of their own: tiny data report --help
 """
 
-ACTIONS = ("list", "show", "download")
+ACTIONS = ("list", "show", "download", "report", "clean", "split")
+_MODULES = {name: f"tiny_transformer.cli.data_{name}" for name in ("report", "clean", "split")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +40,7 @@ class DataSettings:
     """What `tiny data` accepts."""
 
     action: tyro.conf.Positional[str] = "list"
-    """list, show or download."""
+    """list, show, download, report, clean or split."""
     name: tyro.conf.Positional[str | None] = None
     """A built-in text, or a file."""
     size: int | None = None
@@ -39,7 +50,9 @@ class DataSettings:
 
 
 def main(argv: list[str]) -> int:
-    """Do one of the three."""
+    """Do one of them."""
+    if argv and argv[0] in _MODULES:
+        return int(importlib.import_module(_MODULES[argv[0]]).main(argv[1:]))
     settings = parse(DataSettings, argv, command="data", description=DESCRIPTION)
     if settings.action not in ACTIONS:
         raise ConfigError(unknown("action", settings.action, list(ACTIONS)))
