@@ -162,12 +162,13 @@ STEPS: dict[str, tuple[str, Callable[[str, Cleaning], Step]]] = {
     "unprintable": ("control, private-use, unassigned and U+FFFD characters", partial(_marks, "unprintable")),
     "invisible": ("soft hyphens, zero-width spaces, word joiners", partial(_marks, "invisible")),
     "normalization": ("lines brought to NFC", _normalization),
-    "duplicate-lines": ("long lines that stood there before", partial(_lines, exact_copies)),
-    "near-duplicate-lines": ("long lines nearly like an earlier one", partial(_near, _lines)),
     "duplicates": ("documents that stood there before", partial(_documents, exact_copies)),
     "near-duplicates": ("documents nearly like an earlier one", partial(_near, _documents)),
+    "duplicate-lines": ("long lines that stood there before", partial(_lines, exact_copies)),
+    "near-duplicate-lines": ("long lines nearly like an earlier one", partial(_near, _lines)),
 }
-"""Name → (what it counts, the step), in the order of application: characters first, so that pieces are compared when they are clean."""
+"""Name → (what it counts, the step), in the order of application: characters first, so that pieces are compared when they are clean;
+documents before lines, so that a document of one line goes with the blank line after it."""
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ run is repaired only when nobody would have written it:
 - it begins with â€, â‚¬, â„¢, ï»¿ or ï¿½: quotation marks, dashes, €, ™, byte order mark and U+FFFD misread, or
 - a capital such as Ã, Å or Ä stands after a small letter and before a sign (cafÃ©), or
 - Â or Ã stands before a sign, but not as the last letter of a word in capitals before closing punctuation (MAÇÃ…), or
-- all of the line's characters beyond ASCII are such sequences, and one of them is certain by the rules above.
+- all of the line's characters beyond ASCII are such sequences, and a certain one of them begins with the same letter (Ñ‚ Ñ‚Ð°Ð¼).
 
 Text misread twice (ÃƒÂ©) is repaired twice: the repair goes on until it finds nothing. Read before: nothing.
 """
@@ -111,7 +111,8 @@ def _in_line(line: str, offset: int) -> list[Misread]:
     candidates = [(run.start(), run.group(), right) for run in _RUN.finditer(line) if (right := _decode(run.group())) is not None]
     certain = [_is_certain(line, start, wrong) for start, wrong, _ in candidates]
     if any(certain) and len(_BEYOND_ASCII.findall(line)) == sum(len(wrong) for _, wrong, _ in candidates):
-        certain = [True] * len(certain)
+        leads = {found[0] for (_, wrong, _), sure in zip(candidates, certain, strict=True) if sure for found in _ONE.findall(wrong)}
+        certain = [wrong[0] in leads for _, wrong, _ in candidates]
     return [Misread(offset + start, wrong, right) for (start, wrong, right), sure in zip(candidates, certain, strict=True) if sure]
 
 
