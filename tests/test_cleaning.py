@@ -185,8 +185,8 @@ def test_characters_add_up():
 
 
 MESSY = st.lists(
-    st.sampled_from(["the cat sat on the mat", "The cat sat on the mat!", "the cat sat on a mat", "a b c", "a b", "cafÃ©", "café", "e\u0301",
-                     "A\u0303\u00a9", "Ã", "©", "\x07", "\ufeff", "\ufffd", " ", "\n", "\n\n", "\r\n", "\r", "\u2028", "|", "ROMEO:"]),
+    st.sampled_from(["the cat sat on the mat", "The cat sat on the mat!", "the cat sat on a mat", "a b c", "a b", "cafÃ©", "café",
+                     "e\u0301", "A\u0303\u00a9", "Ã", "©", "\x07", "\ufeff", "\ufffd", " ", "\n", "\n\n", "\r\n", "\r", "\u2028", "|", "ROMEO:"]),
     max_size=40,
 ).map("".join)  # fmt: skip
 

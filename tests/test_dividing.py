@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from itertools import chain
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +47,7 @@ def test_by_position_with_a_test_part():
 def test_documents_are_dealt_out_whole_once_and_in_order(seed, val_share, test_share):
     made = by_document(PLAY, val_share, test_share, seed=seed)
     parts = [bodies(part) for part in made.parts().values()]
-    assert sorted(sum(parts, [])) == sorted(bodies(PLAY))
+    assert sorted(chain(*parts)) == sorted(bodies(PLAY))
     assert sum(map(len, made.parts().values())) == len(PLAY), "the white space is there too"
     order = {body: place for place, body in enumerate(bodies(PLAY))}
     assert all([order[b] for b in part] == sorted(order[b] for b in part) for part in parts)
@@ -79,7 +80,7 @@ def test_a_group_is_on_one_side(key):
     made = by_group(PLAY, key, 0.4, 0.2, seed=2)
     speakers = [{body.split(":")[0] for body in bodies(part) if ":" in body} for part in made.parts().values()]
     assert all(speakers) and sum(map(len, speakers)) == len(set().union(*speakers)) == 7 - 3
-    assert sorted(sum((bodies(part) for part in made.parts().values()), [])) == sorted(bodies(PLAY))
+    assert sorted(chain(*(bodies(part) for part in made.parts().values()))) == sorted(bodies(PLAY))
     assert made.without_key == (1 if "(" in key else 0), "the epilogue has no speaker"
     assert sum(made.groups.values()) == 4 + 1
 
@@ -96,7 +97,7 @@ def test_places_are_spread_evenly_and_are_the_same_tomorrow():
     assert all(0 <= place < 1 for place in places)
     for low in (0.0, 0.25, 0.5, 0.75):
         assert sum(low <= place < low + 0.25 for place in places) == pytest.approx(1000, abs=120)
-    digest = hashlib.blake2b("ROMEO".encode(), digest_size=8, key=b"7").digest()
+    digest = hashlib.blake2b(b"ROMEO", digest_size=8, key=b"7").digest()
     assert place_of("ROMEO", 7) == int.from_bytes(digest, "big") / 2**64
 
 

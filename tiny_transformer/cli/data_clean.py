@@ -89,12 +89,15 @@ def show(made: Cleaned, source: str, target: Path, screen: Screen) -> None:
     screen.say(f"source  {visible(source)} (unchanged)")
     screen.say(f"copy    {target}: {len(made.text):,} characters, {removed(made)}")
     screen.say()
-    rows = table("removed or repaired", "", "how many", "characters", "the first")
-    rows.columns[1].justify = rows.columns[4].justify = "left"
+    rows = table("removed or repaired", "how many", "characters", "the first")
+    rows.columns[-1].justify = "left"
+    for column in rows.columns[:-1]:
+        column.no_wrap = True
     for change in made.changes:
         characters = "" if not change.count else f"{-change.characters:+,}" if change.characters else "±0"
         style = "yellow" if change.count else "dim"
-        rows.add_row(change.name, change.what, f"{change.count:,}", characters, Text(visible(change.example)), style=style)
+        example = Text(visible(change.example), no_wrap=True, overflow="ellipsis")
+        rows.add_row(change.name, f"{change.count:,}", characters.replace("-", "−"), example, style=style)
     screen.say(rows)
 
 

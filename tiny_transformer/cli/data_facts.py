@@ -8,9 +8,9 @@ from typing import NamedTuple
 from tiny_transformer.corpora.inventory import Inventory, Leak
 
 REPEATED = {
-    "lines": ("lines, word for word", "duplicate-lines"),
+    "lines": ("lines", "duplicate-lines"),
     "near lines": ("lines, nearly", "near-duplicate-lines"),
-    "documents": ("documents, word for word", "duplicates"),
+    "documents": ("documents", "duplicates"),
     "near documents": ("documents, nearly", "near-duplicates"),
 }
 """Kind of repetition → (in words, what `tiny data clean --remove` calls it)."""
@@ -107,8 +107,8 @@ def _repeated(report: Inventory) -> Section:
         name, command = REPEATED[kind]
         cells = (name, f"{made.copies:,} of {made.pieces:,}", _share(made.share), command, example)
         rows.append(Row(cells, alarm=made.copies > 0))
-    title = f"Repeated ({report.min_length} characters or more; nearly: {near})"
-    return Section(title, ("", "copies", "of the characters", "clean --remove", "the most repeated"), rows)
+    title = f"Repeated, of {report.min_length} characters or more (nearly: {near})"
+    return Section(title, ("", "copies", "share", "clean --remove", "most repeated"), rows)
 
 
 def _oddities(report: Inventory) -> Section:
@@ -125,8 +125,8 @@ def _leak(leak: Leak) -> Section:
     rows = [
         Row(("training text", f"{leak.train_characters:,} characters", "")),
         Row(("validation text", f"{leak.val_characters:,} characters", "")),
-        Row((f"validation text that is also training text, {leak.window} characters and more", _share(leak.share), copied), leak.share > 0),
-        Row(("validation documents nearly in the training text", f"{leak.near:,} of {leak.documents:,}", example), leak.near > 0),
+        Row((f"copied from training, {leak.window} characters and more", _share(leak.share), copied), leak.share > 0),
+        Row(("its documents like one of training", f"{leak.near:,} of {leak.documents:,}", example), leak.near > 0),
     ]
     return Section("Overlap of training and validation text", ("", "", "for example"), rows)
 
@@ -136,6 +136,8 @@ def _script(name: str) -> str:
 
 
 def _share(share: float) -> str:
+    if 0 < share < 1e-5:
+        return "< 0.001 %"
     return "0 %" if share == 0 else f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.1f} %"
 
 

@@ -112,9 +112,12 @@ def show(report: Inventory, source: str, screen: Screen) -> None:
 def drawn(section: Section) -> Table:
     """A section as a table for a terminal."""
     made = table(*section.columns, title=section.title)
-    for place, column in enumerate(section.columns):
-        if place and column in ("clean --remove", "the first", "the most repeated", "for example"):
-            made.columns[place].justify = "left"
+    for place, column in enumerate(made.columns):
+        words = section.columns[place] in ("clean --remove", "the first", "most repeated", "for example")
+        column.justify = "left" if words or not place else "right"
+        column.no_wrap = 0 < place < len(made.columns) - 1
     for row in section.rows:
-        made.add_row(*(Text(visible(cell)) for cell in row.cells), style="yellow" if row.alarm else "")
+        first, *others = (Text(visible(cell)) for cell in row.cells)
+        others[-1].no_wrap, others[-1].overflow = True, "ellipsis"  # in a narrow terminal an example may be cut, a figure not
+        made.add_row(first, *others, style="yellow" if row.alarm else "")
     return made

@@ -109,7 +109,7 @@ def resolve(names: Sequence[str]) -> list[str]:
 
 def _marks(name: str, text: str, settings: Cleaning) -> Step:
     cleaned = suspicious.remove_kind(text, name)
-    return Step(cleaned, len(text) - len(cleaned))
+    return Step(cleaned, len(text) - len(cleaned), suspicious.code_points(set(text) - set(cleaned)))
 
 
 def _line_ends(text: str, settings: Cleaning) -> Step:

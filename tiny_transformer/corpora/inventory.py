@@ -148,11 +148,11 @@ def find_oddities(text: str, counts: dict[str, int]) -> tuple[tuple[Finding, ...
     shown = ", ".join(f"{n:,} {end}" for end, n in ends.items()) if other else ""
     return (
         Finding(
-            "mojibake", "UTF-8 read as Windows-1252", len(misread), None if first is None else text.count("\n", 0, first.start) + 1,
+            "mojibake", "misread UTF-8", len(misread), None if first is None else text.count("\n", 0, first.start) + 1,
             "" if first is None else f"{first.wrong!r} for {first.right!r}",
         ),
         *suspicious.suspicious_characters(text, counts),
-        Finding("line-ends", "line ends unlike the usual one", other, None, shown),
+        Finding("line-ends", "unusual line ends", other, None, shown),
         suspicious.not_normal(text),
     ), ends  # fmt: skip
 

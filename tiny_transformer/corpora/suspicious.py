@@ -5,7 +5,7 @@ Each kind has a name that `tiny data clean --remove` knows. Left out: misread UT
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import regex  # type: ignore[import-untyped]
@@ -38,14 +38,14 @@ def kind_of(character: str) -> str | None:
     r"""Why a character is suspicious, or None.
 
     >>> kind_of("\x07"), kind_of("\ufffd"), kind_of("é"), kind_of("\n")
-    ('control characters', 'replacement characters U+FFFD', None, None)
+    ('control characters', 'replacement characters', None, None)
     """
     if character in "\n\r\t\u0085\u2028\u2029":
         return None
     if character == REPLACEMENT:
-        return "replacement characters U+FFFD"
+        return "replacement characters"
     if character == MARK:
-        return "byte order marks inside the text"
+        return "byte order marks inside"
     if character in INVISIBLE:
         return "invisible characters"
     category = unicodedata.category(character)
@@ -56,10 +56,10 @@ def kind_of(character: str) -> str | None:
 
 _NAMES = {
     "control characters": "unprintable",
-    "replacement characters U+FFFD": "unprintable",
+    "replacement characters": "unprintable",
     "private-use characters": "unprintable",
     "unassigned code points": "unprintable",
-    "byte order marks inside the text": "byte-order-marks",
+    "byte order marks inside": "byte-order-marks",
     "invisible characters": "invisible",
 }
 
@@ -77,8 +77,13 @@ def _finding(text: str, kind: str, characters: list[str], count: int) -> Finding
     if not characters:
         return Finding(_NAMES[kind], kind, 0)
     first = min(text.index(character) for character in characters)
-    shown = ", ".join(f"U+{ord(c):04X}" for c in characters[:4]) + (f" and {len(characters) - 4} more" if len(characters) > 4 else "")
-    return Finding(_NAMES[kind], kind, count, text.count("\n", 0, first) + 1, shown)
+    return Finding(_NAMES[kind], kind, count, text.count("\n", 0, first) + 1, code_points(characters))
+
+
+def code_points(characters: Collection[str], most: int = 4) -> str:
+    """Characters by their numbers: "U+0007, U+FFFD and 3 more"."""
+    shown = ", ".join(f"U+{ord(character):04X}" for character in sorted(characters)[:most])
+    return shown + (f" and {len(characters) - most} more" if len(characters) > most else "")
 
 
 def line_ends(text: str) -> dict[str, int]:
