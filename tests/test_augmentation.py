@@ -77,6 +77,11 @@ def test_one_kind_of_noise_leaves_the_draws_of_another_alone():
     assert len(first) == len(flipped) and [a.lower() for a in first] == [b.lower() for b in flipped]
 
 
+def test_streams_belong_to_kinds_not_to_places_in_line():
+    text = "abcdefgh\n" * 200  # a word a line: swapping words does nothing here but to be switched on
+    assert noisy("replace_characters", text, 0.3) == augment(text, Augmentation(replace_characters=0.3, swap_words=0.5), 0, 0) != text
+
+
 # --- characters -----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -185,10 +188,34 @@ def test_characters_add_up():
 
 
 MESSY = st.lists(
-    st.sampled_from(["the cat sat on the mat", "The cat sat on the mat!", "the cat sat on a mat", "a b c", "a b", "cafÃ©", "café",
-                     "e\u0301", "A\u0303\u00a9", "Ã", "©", "\x07", "\ufeff", "\ufffd", " ", "\n", "\n\n", "\r\n", "\r", "\u2028", "|", "ROMEO:"]),
+    st.sampled_from(
+        [
+            "the cat sat on the mat",
+            "The cat sat on the mat!",
+            "the cat sat on a mat",
+            "a b c",
+            "a b",
+            "ROMEO:",
+            "|",
+            " ",
+            "\n",
+            "\n\n",
+            "cafÃ©",
+            "café",
+            "é",
+            "Ã©",
+            "Ã",
+            "©",
+            "\x07",
+            "\ufeff",
+            "�",
+            "\r\n",
+            "\r",
+            "\u2028",
+        ]
+    ),
     max_size=40,
-).map("".join)  # fmt: skip
+).map("".join)
 
 
 @given(
@@ -275,6 +302,18 @@ def test_out_must_be_another_file_whatever_its_name(file, tmp_path, capsys, monk
         assert "is the source itself: the source is never changed. Choose another name, such as" in err and err.count("\n") == 1
     assert main(["data", "clean", "soft.txt", "--out", "my.txt", "--all"]) == 2
     assert digest(file) == before and (tmp_path / "soft.txt").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="this system has no /dev/stdin by which a file could be recognised")
+def test_a_file_on_standard_input_is_a_source_too(file, tmp_path):
+    command = [sys.executable, "-m", "tiny_transformer.cli.main", "data", "clean", "-", "--all", "--out"]
+    for out, code in ((file, 2), (tmp_path / "new.txt", 0)):
+        with file.open("rb") as stdin:
+            result = subprocess.run([*command, str(out)], stdin=stdin, capture_output=True, text=True)
+        assert result.returncode == code, result.stderr
+    assert file.read_bytes() == DIRTY.encode()
+    piped = subprocess.run([*command, str(tmp_path / "piped.txt")], input=DIRTY.encode(), capture_output=True)
+    assert piped.returncode == 0 and digest(tmp_path / "piped.txt") == digest(tmp_path / "new.txt")
 
 
 def test_a_published_text_is_a_source_too(tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from tiny_transformer.corpora.documents import split_documents
 from tiny_transformer.training.dataset import split
 
 SPEAKERS = ["ROMEO", "JULIET", "NURSE", "DUKE", "MERCUTIO", "TYBALT", "PARIS", "BENVOLIO"]
-PLAY = "\n" + "".join(f"{SPEAKERS[i * i % 7]}:\nSpeech {i} is not like any other.\n\n" for i in range(400)) + "EPILOGUE\n"
+PLAY = "\n\n" + "".join(f"{SPEAKERS[i * i % 7]}:\nSpeech {i} is not like any other.\n\n" for i in range(400)) + "EPILOGUE\n"
 
 
 def bodies(text):

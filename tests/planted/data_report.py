@@ -51,11 +51,7 @@ BUGS = [
         "data_report",
     ),
     Bug(
-        "shingles one word too short",
-        CORPORA + "near_duplicates.py",
-        "for shift in range(n):",
-        "for shift in range(n - 1):",
-        "data_report",
+        "shingles one word too short", CORPORA + "near_duplicates.py", "for shift in range(n):", "for shift in range(n - 1):", "data_report"
     ),
     Bug(
         "copies become originals",
@@ -78,7 +74,13 @@ BUGS = [
         "sorted(buckets)",
         "data_report",
     ),
-    Bug("real CJK letters of French quotes", CORPORA + "mojibake.py", "    if len(run) > 2:", "    if len(run) > 3:", "cleaning"),
+    Bug(
+        "real CJK letters of French quotes",
+        CORPORA + "mojibake.py",
+        "(lead.isupper() and before.islower())",
+        "before.islower()",
+        "cleaning",
+    ),
     Bug("words in capitals are repaired", CORPORA + "mojibake.py", "(lead.isupper() and before.islower())", "lead.isupper()", "cleaning"),
     Bug("Â and Ã always", CORPORA + "mojibake.py", "and not (before.isupper() and more in _ENDS_A_WORD)", "", "cleaning"),
     Bug(
@@ -178,10 +180,10 @@ BUGS = [
         "augmentation",
     ),
     Bug(
-        "kinds of noise share their draws",
+        "draws depend on which other kinds are switched on",
         CORPORA + "augmentation.py",
-        "default_rng([seed, epoch, stream])",
-        "default_rng([seed, epoch, len(text)])",
+        "in enumerate(_NOISES.items()):",
+        "in enumerate((n, f) for n, f in _NOISES.items() if getattr(settings, n) > 0):",
         "augmentation",
     ),
     Bug("swaps across spaces", CORPORA + "augmentation.py", "visible[:-1] & visible[1:] &", "visible[:-1] &", "augmentation"),

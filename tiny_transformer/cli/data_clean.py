@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         shingling=shingling(settings.shingles, settings.threshold),
     )  # fmt: skip
     source = source_path(settings.file)
-    hint = f"Try --out {beside(source)}" if source else "Try --out clean.txt"
+    hint = f"Try --out {beside(source)}" if source and settings.file != "-" else "Try --out clean.txt"
     check(bool(settings.out), "no --out", "the cleaned text needs a file", hint)
     target = Path(settings.out or "")
     check_other_file(target, source)

@@ -6,6 +6,7 @@ Read before: plots.py, corpora/inventory.py.
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 
 import matplotlib
@@ -76,7 +77,8 @@ def scripts(report: Inventory, most: int = 8) -> Figure:
 def svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element with CSS variables for colours; `name` keeps its ids apart from those of others on the page."""
     target = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's own fonts show any character
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawn = target.getvalue()[target.getvalue().index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)

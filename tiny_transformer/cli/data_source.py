@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn
 
 from tiny_transformer import corpora
 from tiny_transformer.cli.screen import Screen, downloading
-from tiny_transformer.config import ConfigError, check
+from tiny_transformer.config import check
 from tiny_transformer.corpora.binary import HEAD, check_not_binary
 from tiny_transformer.corpora.corpus import Corpus
+from tiny_transformer.corpora.download import ALIASES, PUBLISHED, find
 from tiny_transformer.corpora.inventory import Stages
 from tiny_transformer.corpora.near_duplicates import Shingling
 
@@ -32,14 +33,20 @@ def read(name: str | None, command: str, size: int | None = None) -> Corpus:
 
 
 def _binary(name: str) -> bool:
-    """Complain about a binary file before anyone tries to decode it; False where there is no file to look into."""
-    try:
-        with Path(name).open("rb") as file:
-            check_not_binary(file.read(HEAD), name)
-    except ConfigError:
-        raise
-    except (OSError, ValueError):  # a built-in name, standard input, or a path that is complained about when it is read
+    """Complain about a binary file before anyone tries to decode it; False where there is no file to look into.
+
+    A pipe (`<(command)`) is no file to look into: what is read from it here would be gone.
+    """
+    if name == "-" or any(info.name == name for info in corpora.describe()):
         return False
+    try:
+        if not Path(name).is_file():
+            return False
+        with Path(name).open("rb") as file:
+            head = file.read(HEAD)
+    except (OSError, ValueError):  # complained about when it is read
+        return False
+    check_not_binary(head, name)
     return True
 
 
@@ -61,16 +68,15 @@ def working(screen: Screen) -> Iterator[Stages]:
 
 
 def source_path(name: str | None) -> Path | None:
-    """The file that a text was read from; None for standard input and for texts that are no file here."""
-    found = None if name in (None, "-") else next((info.how for info in corpora.describe() if info.name == name), None)
-    if found is not None:
-        from tiny_transformer.corpora.download import find
-
-        with contextlib.suppress(KeyError):
-            place = find(name or "")
-            return None if place is None else Path(place.path)
+    """The file that a text is read from; None for texts that are no file here. Standard input may be a file: `< my.txt`."""
+    if name is None:
         return None
-    return None if name in (None, "-") else Path(name or "")
+    if name == "-":
+        return Path("/dev/stdin")
+    if name in PUBLISHED or name in ALIASES:
+        found = find(name)
+        return None if found is None else Path(found.path)
+    return None if any(info.name == name for info in corpora.describe()) else Path(name)
 
 
 def check_other_file(target: Path, source: Path | None) -> None:
@@ -78,7 +84,12 @@ def check_other_file(target: Path, source: Path | None) -> None:
     if source is None or not source.exists():
         return
     same = target.resolve() == source.resolve() or (target.exists() and target.samefile(source))
-    check(not same, f"{target} is the source itself", "the source is never changed", f"Choose another name, such as {beside(source)}")
+    check(
+        not same,
+        f"{target} is the source itself",
+        "the source is never changed",
+        f"Choose another name, such as {beside(source.resolve())}",
+    )
 
 
 def beside(source: Path) -> Path:

@@ -127,9 +127,7 @@ def _is_certain(line: str, start: int, run: str) -> bool:
     before = line[start - 1] if start else " "
     if len(_ONE.findall(run)) > 1 or _KNOWN.match(run):
         return True
-    if len(run) > 2:  # one CJK character may be French: né…»
-        return False
-    lead, more = run[0], run[1]
+    lead, more = run[0], run[1]  # the leads of three and four bytes are small letters: one CJK character may be French, né…»
     return (lead.isupper() and before.islower()) or (lead in "ÂÃ" and not (before.isupper() and more in _ENDS_A_WORD))
 
 
