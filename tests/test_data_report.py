@@ -5,6 +5,8 @@ import math
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import unicodedata
 from collections import Counter
@@ -481,6 +483,14 @@ def test_a_pipe_is_read_once_and_whole(tmp_path, capsys):
     assert main(["data", "report", str(tmp_path / "pipe"), "--json"]) == 0
     writer.join()
     assert json.loads(capsys.readouterr().out)["characters"]["tokens"] == len(text)
+
+
+def test_binary_standard_input_is_named():
+    command = [sys.executable, "-m", "tiny_transformer.cli.main", "data", "report", "-"]
+    result = subprocess.run(command, input=b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + bytes(9000), capture_output=True)
+    assert result.returncode == 2 and b"standard input looks binary (a PDF document)" in result.stderr
+    result = subprocess.run([*command, "--json"], input=PLAY.encode() * 20, capture_output=True)
+    assert json.loads(result.stdout)["characters"]["tokens"] == 20 * len(PLAY)
 
 
 def test_a_file_of_a_built_in_name_is_not_looked_into(tmp_path, monkeypatch, capsys):

@@ -37,7 +37,11 @@ def _binary(name: str) -> bool:
 
     A pipe (`<(command)`) is no file to look into: what is read from it here would be gone.
     """
-    if name == "-" or any(info.name == name for info in corpora.describe()):
+    if name == "-":
+        peek = getattr(sys.stdin.buffer, "peek", lambda size: b"")  # looks without taking
+        check_not_binary(peek(HEAD)[:HEAD], "standard input")
+        return False
+    if any(info.name == name for info in corpora.describe()):
         return False
     try:
         if not Path(name).is_file():
