@@ -343,8 +343,8 @@ class DataConfig:
         check_choice("tokenizer", self.tokenizer, get_args(TokenizerKind))
         fixed = self.tokenizer in ("char", "byte") and self.tokenizer_file is None
         why = "the text decides how many characters there are" if self.tokenizer == "char" else "there are 256 bytes"
-        both = f"vocab_size={self.vocab_size} with tokenizer={self.tokenizer}"
-        check(not fixed or self.vocab_size is None, both, why, "Leave it out, or try tokenizer=bpe")
+        named = f"vocab_size={self.vocab_size} with tokenizer={self.tokenizer}"
+        check(not fixed or self.vocab_size is None, named, why, "Leave it out, or try tokenizer=bpe")
         check(
             self.tokenizer_file is None or self.vocab_size is None, f"vocab_size={self.vocab_size} with tokenizer_file",
             "the file has its own vocabulary", "Leave vocab_size out",
