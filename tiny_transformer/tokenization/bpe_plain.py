@@ -19,13 +19,14 @@ no merge crosses (`splitting.py`), special tokens (`bpe.py`), speed. Read before
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 Pair = tuple[bytes, bytes]
 
 
 def count_pairs(pieces: Iterable[list[bytes]]) -> Counter[Pair]:
     """How often each pair of neighbours occurs: all places count, so a a a holds (a, a) twice."""
-    return Counter(pair for piece in pieces for pair in zip(piece, piece[1:], strict=False))
+    return Counter(pair for piece in pieces for pair in pairwise(piece))
 
 
 def merge(piece: list[bytes], pair: Pair) -> list[bytes]:
@@ -79,7 +80,7 @@ def encode(piece: bytes, merges: Sequence[Pair]) -> list[bytes]:
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     parts = single_bytes(piece)
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in pairwise(parts) if pair in ranks]
         if not pairs:
             return parts
         parts = merge(parts, min(pairs, key=ranks.__getitem__))

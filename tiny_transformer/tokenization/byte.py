@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tiny_transformer.config import check
 from tiny_transformer.tokenization.special_tokens import allowed, numbered, roles, split_special, split_special_stream
-from tiny_transformer.tokenization.splitting import join_surrogates, to_utf8, well_formed
+from tiny_transformer.tokenization.splitting import to_utf8, well_formed
+from tiny_transformer.tokenization.text_stream import join_surrogates
 
 BYTES = 256
 

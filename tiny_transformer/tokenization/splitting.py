@@ -13,7 +13,7 @@ Left out: what happens inside a piece (`bpe.py`). Read before: `special_tokens.p
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -60,18 +60,6 @@ def well_formed(text: str) -> str:
 def to_utf8(text: str) -> bytes:
     """The bytes of any text, lone surrogates as U+FFFD."""
     return well_formed(text).encode()
-
-
-def join_surrogates(chunks: Iterable[str]) -> Iterator[str]:
-    """`well_formed` of the joined chunks, in chunks: the first half of a surrogate pair waits for the second."""
-    held = ""
-    for chunk in chunks:
-        held += chunk
-        if held and not "\ud800" <= held[-1] <= "\udbff":
-            yield well_formed(held)
-            held = ""
-    if held:
-        yield well_formed(held)
 
 
 @cache
