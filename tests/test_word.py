@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.any_text import chunks_of
 from tiny_transformer.config import ConfigError
-from tiny_transformer.tokenization.pieces import stream_special
+from tiny_transformer.tokenization.special_tokens import split_special_stream
 from tiny_transformer.tokenization.word import WordTokenizer
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=40)
@@ -30,12 +31,7 @@ def test_text_comes_back_when_all_words_are_known(text):
 @settings(max_examples=800, deadline=None)
 def test_a_stream_is_the_joined_text_wherever_it_is_cut(text, sizes, style, allowed):
     tokenizer = WordTokenizer.train("a don't \n é 中文 ' _x1 ", special_tokens=["<s>", "<s>a"], style=style)
-    chunks, at = [], 0
-    for size in sizes:
-        chunks.append(text[at : at + size])
-        at += size
-    chunks.append(text[at:])
-    assert list(tokenizer.encode_iterable(chunks, allowed)) == tokenizer.encode(text, allowed)
+    assert list(tokenizer.encode_iterable(chunks_of(text, sizes), allowed)) == tokenizer.encode(text, allowed)
 
 
 @given(st.lists(st.sampled_from(["a", "ab", "abc", "bca", "<", "<<", "x"]), max_size=12), st.integers(1, 5))
@@ -43,7 +39,7 @@ def test_a_stream_is_the_joined_text_wherever_it_is_cut(text, sizes, style, allo
 def test_special_tokens_in_a_stream(parts, size):
     text, tokens = "".join(parts), ["ab", "abca", "<<", "b"]
     whole = WordTokenizer.train("z", special_tokens=tokens)
-    streamed = list(stream_special([text[i : i + size] for i in range(0, len(text), size)], tokens))
+    streamed = list(split_special_stream([text[i : i + size] for i in range(0, len(text), size)], tokens))
     assert "".join(part for part, _ in streamed) == text
     ids = whole.encode(text)
     expected = [whole.pieces[i] for i in ids if whole.pieces[i] in tokens]
@@ -168,7 +164,7 @@ def test_special_tokens_are_allowed_one_by_one():
         (lambda: WordTokenizer(["a", "<unk>"], []), "'<unk>': it must be among the special tokens"),
         (lambda: WordTokenizer(["a", "<unk>"], ["<unk>"], style="wikitext"), "'<eos>': it must be among"),
         (lambda: WordTokenizer(["<unk>", "a"], ["<unk>", "<s>"]), "special token '<s>'.*in the vocabulary"),
-        (lambda: WordTokenizer.train("a").with_special_tokens(["x", "x"]), "none may be empty or there twice"),
+        (lambda: WordTokenizer.train("a").with_special_tokens(["x", "x"]), "special token 'x' occurs 2 times"),
         (lambda: WordTokenizer.train("a").decode([7]), "id 7 is not in the vocabulary.*0 to 1"),
         (lambda: WordTokenizer.train("a").decode([-1]), "id -1"),
         (lambda: WordTokenizer.from_dict({"kind": "word"}), "saved word tokenizer that does not open"),

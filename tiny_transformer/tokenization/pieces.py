@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiny_transformer.config import check
 from tiny_transformer.tokenization.base import SpecialTokens
-from tiny_transformer.tokenization.special_tokens import roles, split_special
+from tiny_transformer.tokenization.special_tokens import allowed, check_special_tokens, roles, split_special, split_special_stream
 
 Allowed = str | Collection[str]
 
@@ -31,11 +31,12 @@ class PieceTokenizer:
         """`unknown` names the piece for what the vocabulary lacks. Raises ConfigError for repeated pieces or names not among them."""
         check(bool(pieces) and all(isinstance(piece, str) and piece for piece in pieces), f"{len(pieces)} pieces",
               "a vocabulary must hold at least one, each of them text", "Look for an empty entry")  # fmt: skip
-        self.pieces = list(pieces)
+        self.pieces: list[str] = list(pieces)
         self.ids = {piece: i for i, piece in enumerate(self.pieces)}
         if len(self.ids) < len(self.pieces):
             twice = next(piece for i, piece in enumerate(self.pieces) if self.ids[piece] != i)
             check(False, f"piece {twice!r} twice", "each piece must have one id", "Remove one of the two")
+        special_tokens = check_special_tokens(special_tokens)
         lacking = next((token for token in special_tokens if token not in self.ids), None)
         check(lacking is None, f"special token {lacking!r}", "it must be in the vocabulary", "Add it with with_special_tokens")
         check(unknown is None or unknown in self.ids, f"unknown token {unknown!r}", "it must be in the vocabulary", "Add or rename it")
@@ -79,7 +80,7 @@ class PieceTokenizer:
         """Text to ids. `allowed_special`: "all", "none", or the special tokens that count as such; the others are ordinary text."""
         ids: list[int] = []
         begins = True
-        for part, is_special in split_special(text, self._allowed(allowed_special)):
+        for part, is_special in split_special(text, allowed(self.special_tokens, allowed_special)):
             ids += [self.special_tokens[part]] if is_special else self._encode_segment(part, begins, True)
             begins = False
         return ids
@@ -91,7 +92,7 @@ class PieceTokenizer:
     def encode_iterable(self, chunks: Iterable[str], allowed_special: Allowed = "all") -> Iterator[int]:
         """The ids of the joined text, wherever it is cut into chunks. Holds back no more than the text since the last safe cut."""
         held, begins_text, begins_segment = "", True, True
-        for part, is_special in stream_special(chunks, self._allowed(allowed_special)):
+        for part, is_special in split_special_stream(chunks, allowed(self.special_tokens, allowed_special)):
             held += "" if is_special else part
             cut = len(held) if is_special else self._safe_cut(held)
             if cut:
@@ -112,9 +113,7 @@ class PieceTokenizer:
 
     def with_special_tokens(self, tokens: Sequence[str]) -> Self:
         """A tokenizer with more special tokens. Old ids stay; a token that is a piece already keeps its id, others come last."""
-        right = all(tokens) and len(set(tokens)) == len(tokens)
-        check(right, f"special tokens {list(tokens)}", "none may be empty or there twice", "Mend the list")
-        new = [token for token in tokens if token not in self.ids]
+        new = [token for token in check_special_tokens(tokens) if token not in self.ids]
         special = list(dict.fromkeys([*self.special_tokens, *tokens]))
         return type(self)(**{**self._options(), **self._more_pieces(new), "special_tokens": special})
 
@@ -131,39 +130,12 @@ class PieceTokenizer:
             remedy = "It is damaged, or of another version. Make the tokenizer again"
             raise ValueError(f"a saved {cls.kind} tokenizer that does not open ({error}). {remedy}") from error
 
-    def _allowed(self, allowed: Allowed) -> Collection[str]:
-        if isinstance(allowed, str):
-            must = 'it must be "all", "none" or a list of tokens'
-            check(allowed in ("all", "none"), f"allowed_special={allowed!r}", must, "Put it in a list")
-            return self.special_tokens if allowed == "all" else ()
-        unknown = next((token for token in allowed if token not in self.special_tokens), None)
-        must = f"it must be one of this tokenizer's: {', '.join(self.special_tokens) or 'it has none'}"
-        check(unknown is None, f"special token {unknown!r}", must, "Add it with with_special_tokens")
-        return allowed
-
-
-def stream_special(chunks: Iterable[str], tokens: Collection[str]) -> Iterator[tuple[str, bool]]:
-    """`split_special` over a text that comes in chunks: the same special tokens, the ordinary text between them in any parts.
-
-    A special token can be spread over chunks: the last characters are held back while one could begin there.
-    """
-    longest = max(map(len, tokens), default=1)
-    held = ""
-    for chunk in chunks:
-        held += chunk
-        decided = len(held) - longest + 1  # a token that begins before this place is here in full
-        at = 0
-        for part, is_special in split_special(held, tokens):
-            if at >= decided:
-                break
-            part = part if is_special else part[: decided - at]
-            yield part, is_special
-            at += len(part)
-        held = held[at:]
-    yield from split_special(held, tokens)
-
 
 if __name__ == "__main__":
+    from tiny_transformer.tokenization.word import WordTokenizer
+
+    tokenizer = WordTokenizer.train("once twice or thrice", special_tokens=["<|end|>"])
+    text = "once or<|end|> twice<|end|>"
     for size in (30, 7, 3):
-        text = "say <|end|>twice<|end|>, then <|en"
-        print(size, list(stream_special((text[i : i + size] for i in range(0, len(text), size)), ["<|end|>"])))
+        chunks = [text[i : i + size] for i in range(0, len(text), size)]
+        print(f"{chunks} -> {list(tokenizer.encode_iterable(chunks))}")
