@@ -2,13 +2,13 @@
 
 from typing import Any
 
-__all__ = ["from_dict"]
+__all__ = ["from_dict", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """`tokenization.from_dict`, loaded when it is asked for."""
-    if name == "from_dict":
-        from tiny_transformer.tokenization.registry import from_dict
+    """`tokenization.from_dict` and `tokenization.train`, loaded when they are asked for."""
+    if name in __all__:
+        from tiny_transformer.tokenization import registry
 
-        return from_dict
+        return getattr(registry, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """What every tokenizer can do. Structural: a class that has these is one. Read before: nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,10 @@ class Tokenizer(Protocol):
 
     def encode_array(self, text: str) -> NDArray[np.int32]:
         """Text to ids, as an array: quick on long texts."""
+        ...
+
+    def encode_iterable(self, chunks: Iterable[str]) -> Iterator[int]:
+        """The ids of the joined chunks, wherever they are cut, without holding the whole text."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
