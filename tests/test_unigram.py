@@ -200,7 +200,7 @@ def test_it_learns_the_words_that_made_the_text():
 
 def test_the_size_is_reached_and_scores_are_logarithms_of_probabilities(small_text):
     tokenizer = UnigramTokenizer.train(small_text, 150, ["<s>", "</s>"])
-    assert (tokenizer.vocab_size, tokenizer.shortfall) == (150, "")
+    assert (tokenizer.vocab_size, tokenizer.why_smaller) == (150, "")
     assert tokenizer.pieces[:3] == ["<s>", "</s>", "<unk>"]
     assert sum(map(math.exp, tokenizer.scores[3:])) == pytest.approx(1)
     assert tokenizer.scores[3:] == sorted(tokenizer.scores[3:], reverse=True)
@@ -208,7 +208,7 @@ def test_the_size_is_reached_and_scores_are_logarithms_of_probabilities(small_te
     assert len(small_text) / len(tokenizer.encode(small_text)) > 2.5
     assert not any("\n" in piece and piece != "\n" for piece in tokenizer.pieces)
     few = UnigramTokenizer.train("ab ab", 50)
-    assert few.shortfall == f"{few.vocab_size} pieces, not 50: no more substrings occur twice"
+    assert few.why_smaller == f"{few.vocab_size} pieces, not 50: no more substrings occur twice"
     assert any("\n" in piece and piece != "\n" for piece in UnigramTokenizer.train(small_text, 150, lines=False).pieces)
 
 

@@ -221,11 +221,11 @@ def test_trained_by_frequency_it_compresses_like_the_library_s():
 
 def test_the_size_is_reached_or_the_reason_said(small_text):
     tokenizer = WordPieceTokenizer.train(small_text, 90)
-    assert (tokenizer.vocab_size, tokenizer.shortfall) == (90, "")
+    assert (tokenizer.vocab_size, tokenizer.why_smaller) == (90, "")
     assert tokenizer.pieces[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     few = WordPieceTokenizer.train("ab ab", 50)
     assert few.vocab_size == 5 + 3
-    assert few.shortfall == "8 pieces, not 50: no pair of neighbours occurs 2 times any more"
+    assert few.why_smaller == "8 pieces, not 50: no pair of neighbours occurs 2 times any more"
     assert WordPieceTokenizer.train(small_text, 90, ()).pieces[0] == "[UNK]"
     assert WordPieceTokenizer.train("a [SEP] b", 9).pieces == [*tokenizer.pieces[:5], "a", "b"]
 

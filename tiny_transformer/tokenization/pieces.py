@@ -15,6 +15,7 @@ from tiny_transformer.tokenization.base import SpecialTokens
 from tiny_transformer.tokenization.special_tokens import allowed, check_special_tokens, roles, split_special, split_special_stream
 
 Allowed = str | Collection[str]
+Template = dict[str, list[str]]
 
 
 class PieceTokenizer:
@@ -42,7 +43,9 @@ class PieceTokenizer:
         check(unknown is None or unknown in self.ids, f"unknown token {unknown!r}", "it must be in the vocabulary", "Add or rename it")
         self.special_tokens = {token: self.ids[token] for token in special_tokens}
         self.unknown = unknown
-        self.shortfall = ""
+        self.template: Template | None = None
+        """What a tokenizer.json puts around a text, {"single": ["[CLS]", "$A", "[SEP]"], …}: told, not done by `encode`."""
+        self.why_smaller = ""
         """After training: why the vocabulary is smaller than asked for; empty when it is not."""
         found = roles(self.special_tokens)
         self.special: SpecialTokens = found if unknown is None else replace(found, unk=self.ids[unknown])
@@ -115,17 +118,22 @@ class PieceTokenizer:
         """A tokenizer with more special tokens. Old ids stay; a token that is a piece already keeps its id, others come last."""
         new = [token for token in check_special_tokens(tokens) if token not in self.ids]
         special = list(dict.fromkeys([*self.special_tokens, *tokens]))
-        return type(self)(**{**self._options(), **self._more_pieces(new), "special_tokens": special})
+        more = type(self)(**{**self._options(), **self._more_pieces(new), "special_tokens": special})
+        more.template = self.template
+        return more
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values; `from_dict` is the inverse."""
-        return {"kind": self.kind, **self._more_pieces(()), "special_tokens": list(self.special_tokens), **self._options()}
+        template = {} if self.template is None else {"template": self.template}
+        return {"kind": self.kind, **self._more_pieces(()), "special_tokens": list(self.special_tokens), **self._options(), **template}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """From `to_dict`'s values. Raises ConfigError when they are no such tokenizer."""
         try:
-            return cls(**{key: value for key, value in values.items() if key != "kind"})
+            tokenizer = cls(**{key: value for key, value in values.items() if key not in ("kind", "template")})
+            tokenizer.template = values.get("template")
+            return tokenizer
         except (TypeError, KeyError, AttributeError) as error:
             remedy = "It is damaged, or of another version. Make the tokenizer again"
             raise ValueError(f"a saved {cls.kind} tokenizer that does not open ({error}). {remedy}") from error

@@ -39,7 +39,7 @@ def covered(words: Mapping[str, int], coverage: float) -> Counter[str]:
     for word, times in words.items():
         for character in word:
             counts[character] += times
-    left, dropped = counts.total() * (1 - coverage), set()
+    left, dropped = counts.total() * (1 - coverage) + 1e-6, set()
     for character in sorted(counts, key=lambda character: (counts[character], character)):
         left -= counts[character]
         if left < 0:
@@ -75,8 +75,8 @@ class Lattices:
     """The lattices of all words in flat arrays, so that each step of the recursion is done for all words at once.
 
     Nodes of all words are numbered through: word w has the nodes first[w] to first[w + 1] - 1. An edge has a left and a right node, a
-    piece, and the word it belongs to. Forward takes the edges that end at place 1 of their words, then those that end at place 2, …: when a step
-    comes, all that it needs is there. Backward takes them by the place where they begin, the last first.
+    piece, and the word it belongs to. Forward takes the edges that end at place 1 of their words, then those that end at place 2, …: when
+    a step comes, all that it needs is there. Backward takes them by the place where they begin, the last first.
     """
 
     def __init__(self, words: Mapping[str, int], pieces: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ class WordPieceTokenizer(PieceTokenizer):
     ) -> "WordPieceTokenizer":  # fmt: skip
         """Special tokens, then characters, then joined pairs; `score` and `min_count` as in `wordpiece_training.merge_plain`.
 
-        `[UNK]` is added where missing. Where no pair occurs `min_count` times any more, the vocabulary stays smaller and `shortfall`
+        `[UNK]` is added where missing. Where no pair occurs `min_count` times any more, the vocabulary stays smaller and `why_smaller`
         says why.
         Raises ConfigError for a text without words, and a `vocab_size` below the special tokens and characters.
         """
@@ -95,7 +95,7 @@ class WordPieceTokenizer(PieceTokenizer):
         tokenizer = cls([*special, *pieces][:vocab_size], special, normalizers=steps, max_chars=max_chars)
         if tokenizer.vocab_size < vocab_size:
             reason = f"no pair of neighbours occurs {min_count} times any more"
-            tokenizer.shortfall = f"{tokenizer.vocab_size} pieces, not {vocab_size}: {reason}"
+            tokenizer.why_smaller = f"{tokenizer.vocab_size} pieces, not {vocab_size}: {reason}"
         return tokenizer
 
     def _encode_segment(self, text: str, begins_text: bool, begins_segment: bool) -> list[int]:
@@ -175,4 +175,4 @@ if __name__ == "__main__":
     tokenizer = WordPieceTokenizer.train("the hugs of a bug, the pun of a pug: hugging pugs, bugging puns. " * 9, vocab_size=50)
     ids = tokenizer.encode("The pug hugs bugs, punning.")
     print([tokenizer.pieces[i] for i in ids])
-    print(tokenizer.decode(ids), "|", tokenizer.shortfall or f"{tokenizer.vocab_size} pieces")
+    print(tokenizer.decode(ids), "|", tokenizer.why_smaller or f"{tokenizer.vocab_size} pieces")
