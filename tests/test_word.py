@@ -164,7 +164,7 @@ def test_special_tokens_are_allowed_one_by_one():
         (lambda: WordTokenizer(["a", "<unk>"], []), "'<unk>': it must be among the special tokens"),
         (lambda: WordTokenizer(["a", "<unk>"], ["<unk>"], style="wikitext"), "'<eos>': it must be among"),
         (lambda: WordTokenizer(["<unk>", "a"], ["<unk>", "<s>"]), "special token '<s>'.*in the vocabulary"),
-        (lambda: WordTokenizer.train("a").with_special_tokens(["x", "x"]), "special token 'x' occurs 2 times"),
+        (lambda: WordTokenizer.train("a").with_special_tokens(["x", "x"]), "special token 'x' occurs"),
         (lambda: WordTokenizer.train("a").decode([7]), "id 7 is not in the vocabulary.*0 to 1"),
         (lambda: WordTokenizer.train("a").decode([-1]), "id -1"),
         (lambda: WordTokenizer.from_dict({"kind": "word"}), "saved word tokenizer that does not open"),

@@ -4,15 +4,17 @@ Left out: other models (`hugging_face_models.py`), the parts that all have (`hug
 Read before: `hugging_face_parts.py`.
 """
 
+import re
 from collections.abc import Mapping
 
 from tiny_transformer.tokenization import hugging_face_parts as parts
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.bpe_encoding import PieceEncoder
 from tiny_transformer.tokenization.byte import ByteTokenizer
-from tiny_transformer.tokenization.hugging_face_parts import Part, known_keys, refuse
+from tiny_transformer.tokenization.hugging_face_parts import ELSEWHERE, Part, known_keys, refuse
 from tiny_transformer.tokenization.metaspace_bpe import MetaspaceBPE
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
+from tiny_transformer.tokenization.splitting import PATTERNS
 from tiny_transformer.tokenization.vocabulary_files import spell, unspell
 
 GPT4 = (
@@ -50,8 +52,15 @@ def _read_split(cuts: list[Part]) -> str:
     shape = shape and isinstance(split.get("pattern", {}).get("Regex"), str) and not level.get("use_regex", True)
     names = " + ".join(part["type"] for part in cuts)
     refuse(not shape, f"pre-tokenizer {names}", "it must be ByteLevel, or an isolating Split by a Regex and ByteLevel without one")
-    pattern: str = split["pattern"]["Regex"]
+    pattern = check_pattern(split["pattern"]["Regex"])
     return "gpt4" if pattern == GPT4 else pattern
+
+
+def check_pattern(pattern: str) -> str:
+    r"""The pattern, when it means the same to the library's engine, Oniguruma, and to ours. \w does not: there it holds marks."""
+    odd = re.search(r"\\[wWbBhHRXGKA]|\[\[:|&&|[\d,]\}\+|\(\?[a-z]*[mx]", pattern)
+    refuse(odd is not None, f"the pattern {pattern!r}", f"{odd and odd.group()!r} means other things in other engines", ELSEWHERE)
+    return pattern
 
 
 def _read_byte_level(file: Part, merges: list[tuple[str, ...]], split: str) -> BPETokenizer | ByteTokenizer | NormalizedTokenizer:
@@ -61,27 +70,26 @@ def _read_byte_level(file: Part, merges: list[tuple[str, ...]], split: str) -> B
     refuse(bool(model.get("byte_fallback")), "byte_fallback with ByteLevel", "one of the two spells bytes", "Set it to false")
     by_id, special = parts.pieces_by_id(model["vocab"], parts.read_added(file, steps))
     try:
-        vocab = {i: piece.encode() if piece in special else unspell(piece) for i, piece in by_id.items()}
         pairs = [(unspell(left), unspell(right)) for left, right in merges]
+        vocab = {i: unspell(piece) for i, piece in by_id.items() if piece not in special}
     except ValueError as error:
         raise ValueError(f"tokenizer.json: {error}: with ByteLevel, each character of a token is a byte. Mend the file") from error
     present = set(vocab.values())
     lacking = next((byte for byte in range(256) if bytes([byte]) not in present), None)
     refuse(lacking is not None, f"no token for the byte 0x{lacking or 0:02X}", "byte-level BPE needs all 256")
     ids = {token: i for i, token in by_id.items() if token in special}
-    bytes_only = not pairs and split == "none" and list(vocab) == list(range(256 + len(special))) and special == list(ids)
-    bytes_only = bytes_only and all(vocab[i] == bytes([i]) for i in range(256))
+    bytes_only = not pairs and split == "none" and vocab == {i: bytes([i]) for i in range(256)}
+    bytes_only = bytes_only and list(ids.items()) == [(token, 256 + i) for i, token in enumerate(special)]
     tokenizer = ByteTokenizer(special) if bytes_only else BPETokenizer(vocab, pairs, ids, split=split)
     if model.get("ignore_merges"):
-        _check_reachable(vocab, pairs, special)
+        _check_reachable(vocab, pairs)
     return NormalizedTokenizer(tokenizer, steps) if steps else tokenizer
 
 
-def _check_reachable(vocab: Mapping[int, bytes], merges: list[tuple[bytes, bytes]], special: list[str]) -> None:
+def _check_reachable(vocab: Mapping[int, bytes], merges: list[tuple[bytes, bytes]]) -> None:
     """`ignore_merges` takes a word that is a token as that token; where the merges lead to each token it changes nothing."""
     encoder = PieceEncoder({token: i for i, token in vocab.items()}, merges)
-    names = {token.encode() for token in special}
-    lost = next((token for token in vocab.values() if token not in names and len(encoder.encode(token)) > 1), None)
+    lost = next((token for token in vocab.values() if len(encoder.encode(token)) > 1), None)
     refuse(lost is not None, f"ignore_merges, and the merges do not lead to {spell(lost or b'')!r}", "we follow the merges")
 
 
@@ -130,6 +138,8 @@ def _bpe_model(ids: dict[str, int], merges: list[list[str]], unknown: str | None
 def _byte_level(split: str) -> Part:
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": split == "gpt2"}
     pattern = {"gpt2": None, "none": None, "gpt4": GPT4}.get(split, split)
+    if split not in PATTERNS:
+        check_pattern(split)
     cut = [] if pattern is None else [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}]
     return {"normalizer": None, "pre_tokenizer": parts.sequence([*cut, level], "pretokenizers"), "decoder": level}
 

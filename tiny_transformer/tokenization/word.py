@@ -13,6 +13,7 @@ import regex  # type: ignore[import-untyped]
 from tiny_transformer.config import check, check_choice
 from tiny_transformer.tokenization.pieces import PieceTokenizer
 from tiny_transformer.tokenization.special_tokens import split_special
+from tiny_transformer.tokenization.splitting import NEWER, UNASSIGNED, cut
 
 _LETTER = r"[\p{L}\p{M}\p{N}_]"
 NATURAL = regex.compile(rf" ?{_LETTER}+(?:['’]{_LETTER}+)*| ?[^\s\p{{L}}\p{{M}}\p{{N}}_]|\s")
@@ -20,6 +21,8 @@ NATURAL = regex.compile(rf" ?{_LETTER}+(?:['’]{_LETTER}+)*| ?[^\s\p{{L}}\p{{M}
 
 Every character belongs to exactly one token, so the tokens joined are the text."""
 _LAST_SPACE = regex.compile(r"(?r)\s")
+_NEWER = regex.compile("[" + "".join(chr(int(code, 16)) if code != "-" else "-" for code in regex.split("[ \n]+|(-)", NEWER) if code) + "]")
+"""Characters that are letters to a newer `regex` package only: they are none here, so that ids never change."""
 STYLES = ("natural", "wikitext")
 
 
@@ -137,8 +140,7 @@ class WordTokenizer(PieceTokenizer):
 def _cut(text: str, style: str) -> list[str]:
     """Words of ordinary text in order; "\\n" for a line end."""
     if style == "natural":
-        words: list[str] = NATURAL.findall(text)
-        return words
+        return cut(text, NATURAL.findall(text if text.isascii() else _NEWER.sub(UNASSIGNED, text)))
     return [word for word in text.replace("\n", " \n ").split(" ") if word]
 
 
