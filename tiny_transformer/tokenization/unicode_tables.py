@@ -1,0 +1,91 @@
+"""Where the Unicode tables of the `tokenizers` library are older than Python's: lists of code points, nothing else.
+
+Unicode grows each year, and a character that is new is no accent, no punctuation and no control character to a program with
+an older table. `tokenizers` uses tables of about Unicode 8 for categories and 9 to 12 for normal forms, whatever its own
+release; Python's follow the interpreter. For ids that are equal on any text and in any Python we keep the difference here.
+Measured against tokenizers 0.23 over all 1,112,064 characters (tests/test_wordpiece.py repeats it). Read before: nothing.
+"""
+
+
+def _codes(ranges: str) -> frozenset[int]:
+    """The code points in "0041-005A 0061"."""
+    pairs = (part.split("-") for part in ranges.split())
+    return frozenset(code for pair in pairs for code in range(int(pair[0], 16), int(pair[-1], 16) + 1))
+
+
+NEWER_ACCENTS = _codes("""
+    05C8-05C9 07FD 0897-089F 08CA-08E1 09FE 0AFA-0AFF 0B53-0B55 0C04 0C3C 0D00 0D3B-0D3C 0D81 0EBA 0ECE 180F 1885-1886 1ABF-1AF0
+    1DF6-1DFB A82C A8C5 A8FF A9BD 10D24-10D27 10D69-10D6D 10EAB-10EAC 10ECB-10ECF 10EF0-10EFF 10F46-10F50 10F82-10F85 11070
+    11073-11074 110C2 111C9 111CF 1123E 11241 1133B 113BB-113C0 113CE 113D0 113D2 113E1-113E2 11438-1143F 11442-11444 11446
+    1145E 1182F-11837 11839-1183A 1193B-1193C 1193E 11943 119D4-119D7 119DA-119DB 119E0 11A01-11A0A 11A33-11A38 11A3B-11A3E
+    11A47 11A51-11A56 11A59-11A5B 11A8A-11A96 11A98-11A99 11B60 11B62-11B64 11B66 11C30-11C36 11C38-11C3D 11C3F 11C92-11CA7
+    11CAA-11CB0 11CB2-11CB3 11CB5-11CB6 11D31-11D36 11D3A 11D3C-11D3D 11D3F-11D45 11D47 11D90-11D91 11D95 11D97 11DF0
+    11EF3-11EF4 11F00-11F01 11F36-11F3A 11F40 11F42 11F5A 13440 13447-13455 1611E-16129 1612D-1612F 16F4F 16FE4 1CF00-1CF2D
+    1CF30-1CF46 1D127-1D128 1D25B-1D25C 1E000-1E006 1E008-1E018 1E01B-1E021 1E023-1E024 1E026-1E02A 1E08F 1E130-1E136 1E2AE
+    1E2EC-1E2EF 1E4EC-1E4EF 1E5EE-1E5EF 1E6E3 1E6E6 1E6EE-1E6EF 1E6F5 1E944-1E94A
+""")
+"""Non-spacing marks (Mn) that a BERT normalizer keeps."""
+
+OLDER_ACCENTS = _codes("""
+    1734 1171E
+""")
+"""What it strips although it is no such mark any more."""
+
+NEWER_MARKS = _codes("""
+    05C8-05C9 07FD 0897-089F 08CA-08D3 09FE 0AFA-0AFF 0B53-0B55 0C04 0C3C 0CF3 0D00 0D3B-0D3C 0D81 0EBA 0ECE 1715 180F 1ABF-1AF0
+    1CF7 1DF6-1DFA A82C A8FF 10D24-10D27 10D69-10D6D 10EAB-10EAC 10ECB-10ECF 10EF0-10EFF 10F46-10F50 10F82-10F85 11070
+    11073-11074 110C2 11145-11146 111C9 111CE-111CF 11241 1133B 113B8-113C0 113C2 113C5 113C7-113CA 113CC-113D0 113D2
+    113E1-113E2 1145E 1182C-1183A 11930-11935 11937-11938 1193B-1193E 11940 11942-11943 119D1-119D7 119DA-119E0 119E4
+    11A01-11A0A 11A33-11A39 11A3B-11A3E 11A47 11A51-11A5B 11A8A-11A99 11B60-11B67 11D31-11D36 11D3A 11D3C-11D3D 11D3F-11D45
+    11D47 11D8A-11D8E 11D90-11D91 11D93-11D97 11DF0 11EF3-11EF6 11F00-11F01 11F03 11F34-11F3A 11F3E-11F42 11F5A 13440
+    13447-13455 1611E-1612F 16F4F 16F7F-16F87 16FE4 16FF0-16FF1 1CF00-1CF2D 1CF30-1CF46 1D127-1D128 1D250-1D252 1D25B-1D25C
+    1D25F 1D280-1D281 1E08F 1E130-1E136 1E2AE 1E2EC-1E2EF 1E4EC-1E4EF 1E5EE-1E5EF 1E6E3 1E6E6 1E6EE-1E6EF 1E6F5
+""")
+"""Marks (M) that the StripAccents normalizer keeps."""
+
+OLDER_MARKS = _codes("""
+    1CF2-1CF3
+""")
+"""What it strips although it is no mark."""
+
+NEWER_CONTROLS = _codes("""
+    0890-0891 08E2 110CD 13430-1343F
+""")
+"""Format characters (Cf) that are kept."""
+
+NEWER_PUNCTUATION = _codes("""
+    061D 09FD 0A76 0C77 0C84 1B4E-1B4F 1B7D-1B7F 2E43-2E4F 2E52-2E5D 2E60-2E63 10D6E 10EAD 10ED0 10F55-10F59 10F86-10F89
+    113D4-113D5 113D7-113D8 1144B-1144F 1145A-1145B 1145D 11660-1166C 116B9 1183B 11944-11946 119E2 11A3F-11A46 11A9A-11A9C
+    11A9E-11AA2 11B00-11B09 11BE1 11C41-11C45 11C70-11C71 11EF7-11EF8 11F43-11F4F 11FFF 12FF1-12FF2 16D6D-16D6F 16E97-16E9A
+    16FE2 1E5FF 1E95E-1E95F
+""")
+"""Punctuation (P) that does not split words."""
+
+OLDER_PUNCTUATION = _codes("""
+    166D 111C9
+""")
+"""What splits words although Unicode calls it no punctuation (any more), beyond ASCII."""
+
+NEWER_FORMS = _codes("""
+    05C8-05C9 07FD 0897-089F 08CA-08D3 09FE 0C3C 0D3B-0D3C 0EBA 1715 1ABF-1AF0 1DF6-1DFA 32FF A7F1-A7F4 A82C AB69 105C0-105FF
+    10781-10785 10787-107B0 107B2-107BA 10D24-10D27 10D69-10D6D 10EAB-10EAC 10ECB-10ECF 10EF0-10EFB 10EFD-10EFF 10F46-10F50
+    10F82-10F85 11070 1133B 11380-113FF 1145E 11839-1183A 11900-1195F 119E0 11A34 11A47 11A99 11D42 11D44-11D45 11D97
+    11F41-11F42 16100-1613F 16D40-16D7F 16FF0-16FF1 1CCD6-1CCF9 1D127-1D128 1D250-1D252 1D25B-1D25C 1D25F 1D280-1D281
+    1E030-1E06D 1E08F 1E130-1E136 1E2AE 1E2EC-1E2EF 1E4EC-1E4EF 1E5EE-1E5EF 1E6E3 1E6E6 1E6EE-1E6EF 1E6F5 1F16C 1FBF0-1FBF9
+""")
+"""Characters that normal forms leave alone: no decomposition, no order among marks."""
+
+NEWER_CAPITALS = {
+    **{code: code + 0x1 for code in _codes("1C89 A7CC A7CE A7D2 A7D4 A7DA")},
+    **{code: code - 0xA567 for code in _codes("A7CB")},
+    **{code: code - 0xA641 for code in _codes("A7DC")},
+    **{code: code + 0x20 for code in _codes("10D50-10D65")},
+    **{code: code + 0x1B for code in _codes("16EA0-16EB8")},
+}
+"""Capitals that Python before 3.14 or so does not know, with their small letters: here `tokenizers` is ahead."""
+
+
+if __name__ == "__main__":
+    for name, codes in list(globals().items()):
+        if name.isupper():
+            print(f"{name:18} {len(codes):4} characters, the first: U+{min(codes):04X} {chr(min(codes))}")
