@@ -150,8 +150,8 @@ BUGS = [
     Bug(
         "vocabulary in hash order",
         "tiny_transformer/tokenization/char.py",
-        "cls(sorted(set(text)))",
-        "cls(list(set(text)))",
+        "cls(sorted(symbols), special_tokens)",
+        "cls(list(symbols), special_tokens)",
         "tokenization",
     ),
     Bug(
@@ -167,7 +167,7 @@ BUGS = [
     Bug(
         "a character above all others is an IndexError",
         "tiny_transformer/tokenization/char.py",
-        "np.minimum(places, self.vocab_size - 1)",
+        "np.minimum(places, len(self.symbols) - 1)",
         "places",
         "tokenization",
     ),

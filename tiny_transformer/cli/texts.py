@@ -17,7 +17,6 @@ from tiny_transformer.config import DataConfig, check
 from tiny_transformer.corpora.corpus import Corpus, Progress
 from tiny_transformer.recipes import PROMPTS, Recipe
 from tiny_transformer.tokenization.base import Tokenizer
-from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.tokenization.files import load_tokenizer
 from tiny_transformer.training.dataset import split
 from tiny_transformer.utils.atomic import atomic_save
@@ -73,7 +72,7 @@ def make_tokenizer(reading: Reading) -> tuple[Tokenizer, list[str]]:
     if data.tokenizer_file is not None:
         return load_tokenizer(data.tokenizer_file), []
     if data.tokenizer == "char":
-        return CharTokenizer.train(reading.corpus.text), []
+        return tokenization.train("char", reading.corpus.text), []
     wanted = data.vocab_size if data.tokenizer in ("byte", "word") else data.vocab_size or DEFAULT_PIECES
     tokenizer = tokenization.train(data.tokenizer, reading.train, wanted)
     notes = []

@@ -18,7 +18,7 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """Kind → module and class."""
 
-FIXED_SIZE = ("char", "byte")
+OWN_SIZE = ("char", "byte", "word")
 """Kinds whose vocabulary follows from the text or from nothing: for them `vocab_size` is at most a limit."""
 
 
@@ -39,8 +39,10 @@ def from_dict(values: dict[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def train(kind: str, text: str, vocab_size: int | None = None, special_tokens: Sequence[str] = (), **options: Any) -> Tokenizer:
+def train(kind: str, text: str, vocab_size: int | None = None, special_tokens: Sequence[str] | None = None, **options: Any) -> Tokenizer:
     """Train a tokenizer of the kind on `text`; `options` are those of its class's `train`.
+
+    Without `special_tokens` it has those that its kind cannot do without.
 
     Raises ConfigError for an unknown kind or option, and where a kind that learns its vocabulary gets no `vocab_size`.
 
@@ -53,8 +55,9 @@ def train(kind: str, text: str, vocab_size: int | None = None, special_tokens: S
         takes = f"the {kind} tokenizer is trained with {', '.join(known) or 'no options'}"
         check(name in known, f"option {name!r}", takes, "Use one of these" if known else "Leave it out")
     needed = f"the {kind} tokenizer learns its vocabulary, so it must know how large"
-    check(vocab_size is not None or kind in FIXED_SIZE, "vocab_size=None", needed, "Pass vocab_size, for example 2048")
-    tokenizer: Tokenizer = train_class(text, vocab_size, special_tokens=special_tokens, **options)
+    check(vocab_size is not None or kind in OWN_SIZE, "vocab_size=None", needed, "Pass vocab_size, for example 2048")
+    special = {} if special_tokens is None else {"special_tokens": special_tokens}
+    tokenizer: Tokenizer = train_class(text, vocab_size, **special, **options)
     return tokenizer
 
 
