@@ -20,7 +20,10 @@ sys.path.insert(0, str(ROOT))
 
 from tests.planted.bug import Bug  # noqa: E402
 
-AREAS = ("network", "files", "training", "sampling", "corpora", "command_line", "numpy_engine", "numpy_generation", "data_report", "tokenizers_pieces")
+AREAS = (
+    "network", "files", "training", "sampling", "corpora", "command_line", "numpy_engine", "numpy_generation", "data_report",
+    "tokenizers_pieces",
+)
 
 
 def every_bug() -> list[Bug]:

@@ -75,7 +75,7 @@ class BPETokenizer:
         self.special = roles(self.special_tokens)
         self.vocab_size = max(self.vocab) + 1
         """The largest id and one more: the width of a model's output. Files of others may leave some ids unused."""
-        self._encoder = PieceEncoder(ids, self.merges)
+        self.encoder = PieceEncoder(ids, self.merges)
         self._splitter: CanSplit = SeamSplitter(left + right for left, right in self.merges) if split == "none" else Splitter(split)
         self._cache: dict[str, tuple[int, ...]] = {}
 
@@ -163,13 +163,17 @@ class BPETokenizer:
             (special[part],) if isinstance(part, str) else self._looked_up(part) for part in split_stream(chunks, special, self._splitter)
         )
 
+    def pieces(self, text: str) -> list[str]:
+        """Ordinary text, cut by the split pattern: no token reaches across."""
+        return self._splitter.split(well_formed(text))
+
     def _looked_up(self, pieces: list[str]) -> Iterator[int]:
         """The ids of the pieces, each different piece encoded once."""
         known = self._cache  # held here: another thread may start a new one
-        new = {piece: tuple(self._encoder.encode(piece.encode())) for piece in set(pieces).difference(known)}
+        new = {piece: tuple(self.encoder.encode(piece.encode())) for piece in set(pieces).difference(known)}
         if len(known) + len(new) > CACHE_PIECES:
             known = self._cache = {}
-            new |= {piece: tuple(self._encoder.encode(piece.encode())) for piece in set(pieces).difference(new)}
+            new |= {piece: tuple(self.encoder.encode(piece.encode())) for piece in set(pieces).difference(new)}
         if len(new) <= CACHE_PIECES and all(len(piece) <= LONG for piece in new):
             known.update(new)
             return chain.from_iterable(map(known.__getitem__, pieces))

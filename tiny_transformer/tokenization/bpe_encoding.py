@@ -44,10 +44,20 @@ class PieceEncoder:
 
     def encode(self, piece: bytes) -> list[int]:
         """Bytes to ids. Raises ValueError for a byte that is not in the vocabulary."""
+        ids = self.byte_ids(piece)
+        return self._search(ids) if len(ids) <= SHORT else self._with_heap(ids)
+
+    def byte_ids(self, piece: bytes) -> list[int]:
+        """The ids of the single bytes. Raises ValueError for a byte that is not in the vocabulary."""
         ids = [self._byte_ids[value] for value in piece]
         if -1 in ids:
             raise ValueError(f"byte 0x{piece[ids.index(-1)]:02X} is not in the vocabulary: a byte-level one has all 256. Add it")
-        return self._search(ids) if len(ids) <= SHORT else self._with_heap(ids)
+        return ids
+
+    def merge(self, pair: tuple[int, int]) -> tuple[int, int] | None:
+        """(rank, id of the result) of a pair of ids, None where no merge joins it."""
+        rank = self._ranks.get(pair)
+        return None if rank is None else (rank, self._results[rank])
 
     def _search(self, ids: list[int]) -> list[int]:
         """Look through all ranks for the smallest, join, and look again."""
