@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny_transformer.training.dataset import IGNORE, Batch, batch_at, get_batch, show, split, windows
+from tiny_transformer.training.dataset import IGNORE, Batch, batch_at, get_batch, split, windows
 
 
 def random_ids(n, seed=0, vocab=65, dtype=np.int32):
@@ -157,6 +157,45 @@ def test_windows_do_not_depend_on_the_batch_size():
     np.testing.assert_array_equal(one, many)
 
 
+@given(st.integers(0, 120), st.integers(1, 20), st.integers(1, 9), st.data())
+def test_with_any_stride_every_target_counts_once_with_enough_context(n, seq_len, batch_size, data):
+    stride = data.draw(st.integers(1, seq_len))
+    ids = np.random.default_rng(n).permutation(1000)[:n]
+    place = {token: i for i, token in enumerate(ids.tolist())}
+    batches, asked_places = list(windows(ids, seq_len, batch_size, stride)), []
+    rows = [(inputs, targets) for batch in batches for inputs, targets in zip(*batch, strict=True)]
+    for number, (inputs, targets) in enumerate(rows):
+        assert inputs.dtype == targets.dtype == np.int64
+        for position in np.flatnonzero(targets != IGNORE):
+            target = place[int(targets[position])]
+            asked_places.append(target)
+            assert inputs[: position + 1].tolist() == ids[target - 1 - position : target].tolist()  # what it is predicted from
+            assert number == 0 or position >= seq_len - stride
+        assert place.get(int(inputs[0])) == number * stride
+    assert asked_places == list(range(1, n))
+    assert all(len(batch.inputs) == batch_size for batch in batches[:-1])
+
+
+def test_a_stride_as_long_as_the_window_is_no_stride():
+    ids = random_ids(123)
+    for plain, strided in zip(windows(ids, 7, 3), windows(ids, 7, 3, stride=7), strict=True):
+        np.testing.assert_array_equal(plain, strided)
+
+
+@pytest.mark.parametrize("options", [(8, 0), (0, 2), (8, 2, 0), (8, 2, 9), (8, 2, -1)])
+def test_windows_of_impossible_sizes(options):
+    with pytest.raises(ValueError, match=r"must be at least 1|must lie in 1 to seq_len=8, or targets are left out. Try 4"):
+        list(windows(random_ids(50), *options))
+
+
+def test_a_window_is_no_view_of_the_text():
+    ids = random_ids(50, dtype=np.int64)
+    before = ids.copy()
+    for batch in windows(ids, 8, 2, 4):
+        batch.inputs[:] = batch.targets[:] = -1
+    np.testing.assert_array_equal(ids, before)
+
+
 # ---------------------------------------------------------------- split
 
 
@@ -180,12 +219,7 @@ def test_tiny_shakespeare_itself(corpora_dir):
     assert (len(train), len(val)) == (1_003_854, 111_540)
 
 
-# ---------------------------------------------------------------- show
-
-
-def test_a_batch_can_be_looked_at():
-    picture = show(next(windows(np.array([0, 1, 2, 0]), 4, 1)), ["a", "b", "\n"])
-    assert picture.splitlines() == [r"0 inputs  a b  \n a", r"0 targets b \n a  ·"]
+# ---------------------------------------------------------------- sizes and kinds
 
 
 @pytest.mark.parametrize("sizes", [(0, 4), (-1, 4), (2, 0), (2, -3)])

@@ -36,22 +36,22 @@ BUGS = [
     Bug(
         "padding asked for",
         "tiny_transformer/training/dataset.py",
-        "np.full(rows * seq_len, IGNORE, dtype",
-        "np.full(rows * seq_len, 0, dtype",
+        "np.full(end - begin, IGNORE, dtype",
+        "np.full(end - begin, 0, dtype",
         "dataset",
     ),
     Bug(
         "the short last window dropped",
         "tiny_transformer/training/dataset.py",
-        "rows = -(-n // seq_len)",
-        "rows = n // seq_len; n = rows * seq_len; ids = ids[: n + 1]; rows = rows",
+        "rows = 1 + -(-max(0, n - seq_len) // stride) if n > 0 else 0",
+        "rows = 1 + max(0, n - seq_len) // stride if n > 0 else 0",
         "dataset",
     ),
     Bug(
         "windows overlap",
         "tiny_transformer/training/dataset.py",
-        "inputs[:n], targets[:n] = ids[:-1], ids[1:]",
-        "inputs[:n], targets[:n] = ids[1:], ids[1:]",
+        "stride = seq_len if stride is None else stride",
+        "stride = max(1, seq_len // 2) if stride is None else stride",
         "dataset",
     ),
     Bug(

@@ -26,7 +26,7 @@ def encode_with_dropout(tokenizer: BPETokenizer, text: str, rate: float, generat
     the text. Raises ConfigError for a rate outside 0 to 1.
 
     >>> tokenizer = BPETokenizer.train("the then there", 259)
-    >>> [encode_with_dropout(tokenizer, "the", 0.5, np.random.default_rng(seed)).tolist() for seed in (1, 2, 4)]
+    >>> [encode_with_dropout(tokenizer, "the", 0.5, np.random.default_rng(seed)).tolist() for seed in (1, 2, 0)]
     [[257], [116, 104, 101], [256, 101]]
     """
     check(0 <= rate <= 1, f"BPE-dropout of {rate}", "it is a chance, from 0 to 1", "Try 0.1")

@@ -1,10 +1,12 @@
 """What a batch is: windows of text and, one step ahead, what comes next. NumPy only: both engines use it.
 
-Left out: what is asked of a batch (`objectives.py`). Read before: nothing.
+Left out: what is asked of a batch (`objectives.py`), ids on disk (`token_files.py`), several documents in a row (`packing.py`), and
+pictures of a batch (`batch_views.py`). Read before: nothing.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +14,35 @@ from numpy.typing import NDArray
 from tiny_transformer.utils.shape_check import check_shape
 
 Ids = NDArray[np.integer[Any]]
-Text = TypeVar("Text", str, Ids)
 
 IGNORE = -100
 """A target that is not asked for (PyTorch's `ignore_index`)."""
+
+
+class IdStore(ABC):
+    """Ids that are not in memory: whatever has a length and gives the ids at the places it is asked for.
+
+    All functions of this file take one instead of an array, give the very same batches, and read no more than those need.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, where: Any) -> Any:
+        """What an array gives: ids at a slice or at an array of places as an array of that shape, at one place a number."""
+
+    @abstractmethod
+    def part(self, start: int, stop: int) -> Self:
+        """The ids from `start` to `stop` as a store; nothing is read."""
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,)."""
+        return (len(self),)
+
+
+Text = TypeVar("Text", str, Ids, IdStore)
 
 
 class Batch(NamedTuple):
@@ -28,13 +55,27 @@ class Batch(NamedTuple):
 def split(text: Text, val_share: float = 0.1) -> tuple[Text, Text]:
     """The first part to train on, the last `val_share` held back. Contiguous: shuffled windows would share letters.
 
-    Works on text and on ids alike. Tiny Shakespeare: 1,003,854 and 111,540 characters.
+    Works on text and on ids alike, on disk too. Tiny Shakespeare: 1,003,854 and 111,540 characters.
     """
     n = int(len(text) * (1 - val_share))
+    if isinstance(text, IdStore):
+        return text.part(0, n), text.part(n, len(text))
     return text[:n], text[n:]
 
 
-def check_length(ids: Ids, seq_len: int) -> None:
+def _as_ids(ids: Any) -> Any:
+    """An array from whatever can be one; a store stays where it is. Raises ValueError for another shape than (n,)."""
+    ids = ids if isinstance(ids, IdStore) else np.asarray(ids)
+    check_shape(ids, ("n",), "ids")
+    return ids
+
+
+def _check_sizes(batch_size: int, seq_len: int) -> None:
+    if min(batch_size, seq_len) < 1:
+        raise ValueError(f"batch_size={batch_size} and seq_len={seq_len}: each must be at least 1. Try 1 or more")
+
+
+def check_length(ids: Ids | IdStore, seq_len: int) -> None:
     """Raise ValueError when `ids` (n,) hold no window of `seq_len` and its successor."""
     check_shape(ids, ("n",), "ids")
     if len(ids) < seq_len + 1:
@@ -44,57 +85,60 @@ def check_length(ids: Ids, seq_len: int) -> None:
         )
 
 
-def get_batch(ids: Ids, batch_size: int, seq_len: int, generator: np.random.Generator) -> Batch:
+def get_batch(ids: Ids | IdStore, batch_size: int, seq_len: int, generator: np.random.Generator) -> Batch:
     """Windows from random places; the targets are the inputs, one step later. Shapes: (batch, seq) each.
 
     Every start from 0 to len(ids) - seq_len - 1 is equally likely, the last one included: its final target is the
     text's last token. Raises ValueError when the text is too short, for sizes below 1, or another kind of generator.
     """
-    if min(batch_size, seq_len) < 1:
-        raise ValueError(f"batch_size={batch_size} and seq_len={seq_len}: each must be at least 1. Try 1 or more")
+    _check_sizes(batch_size, seq_len)
     if not hasattr(generator, "integers"):
         kind = f"{type(generator).__module__}.{type(generator).__name__}"
         raise ValueError(f"generator is a {kind}: it must be a numpy.random.Generator. Pass np.random.default_rng(seed)")
-    ids = np.asarray(ids)
+    ids = _as_ids(ids)
     check_length(ids, seq_len)
     starts = generator.integers(0, len(ids) - seq_len, size=(batch_size, 1))  # the end is excluded
     chunk = ids[starts + np.arange(seq_len + 1)].astype(np.int64)  # (batch, seq + 1)
     return Batch(chunk[:, :-1], chunk[:, 1:])
 
 
-def batch_at(ids: Ids, batch_size: int, seq_len: int, seed: int, step: int) -> Batch:
+def batch_at(ids: Ids | IdStore, batch_size: int, seq_len: int, seed: int, step: int) -> Batch:
     """The batch of one step: a pure function of (seed, step), so resuming needs no memory and ranks take slices of it."""
     return get_batch(ids, batch_size, seq_len, np.random.default_rng([seed, step]))
 
 
-def windows(ids: Ids, seq_len: int, batch_size: int) -> Iterator[Batch]:
-    """The whole text in order, in windows that do not overlap, for measuring: every token but the first is a target once.
+def windows(ids: Ids | IdStore, seq_len: int, batch_size: int, stride: int | None = None) -> Iterator[Batch]:
+    """The whole text in order, for measuring: every token but the first is a target exactly once, in order.
 
-    The last window may be short: it is filled with zeros whose targets are IGNORE. The last batch may hold fewer rows.
+    Each window begins `stride` tokens after the one before. By default that is seq_len: windows do not overlap, and the first
+    targets of each are predicted from almost nothing, so the loss is too high. With a smaller stride windows overlap; a target
+    that an earlier window has asked for is IGNORE, and all others have at least seq_len - stride tokens of context before their
+    own input. The price is seq_len / stride times the work. This is sliding-window evaluation (Baevski & Auli 2019;
+    Press et al. 2021, "Shortformer"; Hugging Face's guide to perplexity).
+
+    The last window may be short: it is filled with zeros whose targets are IGNORE. The last batch may hold fewer rows. The text is
+    read batch by batch. Raises ValueError for sizes below 1 and a stride outside 1 to seq_len.
+
+    >>> [batch.targets.tolist() for batch in windows(np.arange(8), 4, 8, stride=2)]
+    [[[1, 2, 3, 4], [-100, -100, 5, 6], [-100, -100, 7, -100]]]
     """
-    ids = np.asarray(ids)
-    check_shape(ids, ("n",), "ids")
+    _check_sizes(batch_size, seq_len)
+    stride = seq_len if stride is None else stride
+    if not 1 <= stride <= seq_len:
+        raise ValueError(f"stride={stride}: it must lie in 1 to seq_len={seq_len}, or targets are left out. Try {max(1, seq_len // 2)}")
+    ids = _as_ids(ids)
     n = len(ids) - 1  # targets
-    rows = -(-n // seq_len) if n > 0 else 0
-    inputs = np.zeros(rows * seq_len, dtype=np.int64)
-    targets = np.full(rows * seq_len, IGNORE, dtype=np.int64)
-    if rows:
-        inputs[:n], targets[:n] = ids[:-1], ids[1:]
-    for start in range(0, rows, batch_size):
-        part = slice(start * seq_len, min(start + batch_size, rows) * seq_len)
-        yield Batch(inputs[part].reshape(-1, seq_len), targets[part].reshape(-1, seq_len))
-
-
-def show(batch: Batch, symbols: Sequence[str]) -> str:
-    """Inputs above targets, aligned, so that a person sees the shift; · where nothing is asked."""
-    lines = []
-    for row, (inputs, targets) in enumerate(zip(*batch, strict=True)):
-        seen = [repr(symbols[i])[1:-1] for i in inputs]
-        asked = ["·" if i == IGNORE else repr(symbols[i])[1:-1] for i in targets]
-        width = [max(len(a), len(b)) for a, b in zip(seen, asked, strict=True)]
-        for name, cells in (("inputs ", seen), ("targets", asked)):
-            lines.append(f"{row} {name} " + " ".join(cell.ljust(w) for cell, w in zip(cells, width, strict=True)))
-    return "\n".join(lines)
+    rows = 1 + -(-max(0, n - seq_len) // stride) if n > 0 else 0
+    for first in range(0, rows, batch_size):
+        starts = np.arange(first, min(first + batch_size, rows))[:, None] * stride  # (batch, 1)
+        begin, end = int(starts[0, 0]), int(starts[-1, 0]) + seq_len + 1
+        piece = np.full(end - begin, IGNORE, dtype=np.int64)
+        piece[: len(ids) - begin] = ids[begin : min(end, len(ids))]
+        chunk = piece[starts - begin + np.arange(seq_len + 1)]  # (batch, seq + 1)
+        inputs, targets = chunk[:, :-1].copy(), chunk[:, 1:].copy()
+        inputs[targets == IGNORE] = 0  # behind the end: a valid id
+        targets[int(first == 0) :, : seq_len - stride] = IGNORE  # asked for by the window before
+        yield Batch(inputs, targets)
 
 
 if __name__ == "__main__":
@@ -103,4 +147,9 @@ if __name__ == "__main__":
     ids = np.array([symbols.index(c) for c in text])
     batch = get_batch(ids, 2, 8, np.random.default_rng(0))
     print("text", len(text), "inputs", batch.inputs.shape, "targets", batch.targets.shape)
-    print(show(batch, symbols))
+    for inputs, targets in zip(*batch, strict=True):
+        print("inputs ", " ".join(symbols[i] for i in inputs))
+        print("targets", " ".join(symbols[i] for i in targets))
+    for stride in (8, 4):
+        asked = [(batch.targets != IGNORE).sum(1).tolist() for batch in windows(ids, 8, 4, stride)]
+        print(f"windows of 8 every {stride}: targets asked for in each row", asked)
