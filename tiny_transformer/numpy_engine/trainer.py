@@ -41,6 +41,7 @@ class Trainer(TrainingLoop):
         objective: Objective = causal,
         lineage: Mapping[str, Any] | None = None,
         floor: float | None = None,
+        fresh: Callable[[int], Ids] | None = None,
     ) -> None:
         """Prepare, without learning yet: nothing is written. The other arguments and errors are those of `TrainingLoop`.
 
@@ -49,7 +50,7 @@ class Trainer(TrainingLoop):
         check_settings(settings)
         super().__init__(
             model.config, tokenizer, train_ids, val_ids, settings,
-            run=run, listener=listener, objective=objective, lineage=lineage, floor=floor,
+            run=run, listener=listener, objective=objective, lineage=lineage, floor=floor, fresh=fresh,
         )  # fmt: skip
         self.model: TinyTransformerLM = model
         betas = (settings.beta1, settings.beta2)
@@ -133,7 +134,7 @@ class Trainer(TrainingLoop):
     def resume(cls, run: Record, train_ids: Ids, val_ids: Ids, settings: TrainConfig | None = None, **more: Any) -> Self:
         """A trainer that continues `run` from its last.safetensors, with its own settings unless others are given.
 
-        `more` are the other arguments of Trainer (listener, objective, lineage, floor).
+        `more` are the other arguments of Trainer (listener, objective, lineage, floor, fresh).
         """
         checkpoint = load(run.path / "last.safetensors")
         tokenizer = None if checkpoint.tokenizer is None else tokenization.from_dict(checkpoint.tokenizer)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tiny_transformer.config import ModelConfig, TrainConfig
 from tiny_transformer.corpora.text_statistics import conditional_entropy
 from tiny_transformer.tokenization.base import Tokenizer
-from tiny_transformer.training.dataset import IGNORE, Batch, batch_at, check_length, windows
+from tiny_transformer.training.dataset import IGNORE, Batch, IdStore, as_ids, batch_at, blocks, check_length, windows
 from tiny_transformer.training.listener import Listener, Result, TrainingError, is_sample_step
 from tiny_transformer.training.objectives import causal, count_targets
 from tiny_transformer.training.plausibility import parting, too_good
@@ -32,8 +32,9 @@ from tiny_transformer.training.scheduler import lr_at
 from tiny_transformer.training.signals import StopSignals
 from tiny_transformer.training.throughput import Throughput
 
-Ids = NDArray[np.integer[Any]]
-Objective = Callable[[Ids], Batch]
+Ids = NDArray[np.integer[Any]] | IdStore
+"""A text as ids (n,): in memory, or on disk (`token_files.py`)."""
+Objective = Callable[[NDArray[np.integer[Any]]], Batch]
 """ids (batch, seq + 1) to inputs and targets, (batch, seq) each."""
 
 EVAL_TOKENS_AT_ONCE, EVAL_LOGITS_AT_ONCE = 8192, 2**25
@@ -82,17 +83,22 @@ class TrainingLoop(ABC):
         objective: Objective = causal,
         lineage: Mapping[str, Any] | None = None,
         floor: float | None = None,
+        fresh: Callable[[int], Ids] | None = None,
     ) -> None:
         """Prepare, without learning yet: nothing is written.
 
         `train_ids` and `val_ids` are token ids (n,) that do not overlap. `run` keeps checkpoints and metrics; without
         it nothing is written. `lineage` (parent, recipe, data, commit, …) is stored in every checkpoint. `floor` is the
         exact entropy of the source in nats per token where it is known: a lower loss brings a warning.
+        `fresh(epoch)` gives the training text anew for each epoch (noise, other tokens); it must be a pure function. What is
+        measured is always measured on `train_ids` and `val_ids` as they are.
         Raises ValueError for texts that are too short, or hold ids that the model does not have.
         """
         self.config, self.tokenizer, self.settings, self.run = config, tokenizer, settings, run
         self.objective, self.floor = objective, floor
-        self.train_ids, self.val_ids = np.asarray(train_ids), np.asarray(val_ids)
+        self.train_ids, self.val_ids = as_ids(train_ids), as_ids(val_ids)
+        self._fresh = fresh
+        self._epoch: tuple[int, Ids] = (-1, self.train_ids)
         self.listener = Listener() if listener is None else listener
         self.lineage = dict(lineage or {})
         self.seq_len = config.max_seq_len
@@ -125,8 +131,19 @@ class TrainingLoop(ABC):
     def _gradients(self) -> tuple[float, float]:
         """Gradients of this step's mean loss over all its targets; returns that loss and the gradients' norm."""
         settings = self.settings
-        batch = self._ask(batch_at(self.train_ids, settings.batch_size, self.seq_len, settings.seed, self.progress.step))
+        batch = self._ask(batch_at(self._ids_of_epoch(), settings.batch_size, self.seq_len, settings.seed, self.progress.step))
         return self._loss_and_norm(list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets)))
+
+    def _ids_of_epoch(self) -> Ids:
+        """What this step learns from: the training text, or what `fresh` makes of it for the epoch that the step lies in."""
+        if self._fresh is None:
+            return self._epoch[1]
+        epoch = self.progress.step * self.settings.batch_size * self.seq_len // len(self.train_ids)
+        if self._epoch[0] != epoch:
+            ids: Ids = as_ids(self._fresh(epoch))
+            check_texts(ids, self.val_ids, self.config)
+            self._epoch = epoch, ids
+        return self._epoch[1]
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -280,11 +297,11 @@ class TrainingLoop(ABC):
         inputs, targets = self.objective(ids)
         return Batch(inputs, np.where(padding, IGNORE, targets))
 
-    def evaluate(self, ids: Ids, max_tokens: int | None = None) -> float:
+    def evaluate(self, ids: Ids, max_tokens: int | None = None, stride: int | None = None) -> float:
         """Mean loss in nats per target over the first `max_tokens` targets of `ids`, or all of them.
 
-        The text is read in windows of max_seq_len that do not overlap, so every target counts once. How many windows
-        are computed at once depends on the model's sizes only: the result is the same for every batch size.
+        The text is read in windows of max_seq_len that do not overlap, or begin `stride` tokens apart: every target counts once. How
+        many windows are computed at once depends on the model's sizes only: the result is the same for every batch size.
         Dropout is off; afterwards the model is in the mode it was in. Raises ValueError below two tokens.
         """
         if max_tokens is not None:
@@ -296,7 +313,7 @@ class TrainingLoop(ABC):
 
         def questions() -> Iterator[Batch]:
             nonlocal asked
-            for window in windows(ids, self.seq_len, rows):
+            for window in windows(ids, self.seq_len, rows, stride):
                 batch = self._ask(window)
                 asked += count_targets(batch.targets)
                 yield batch
@@ -409,7 +426,7 @@ def check_texts(train_ids: Ids, val_ids: Ids, config: ModelConfig) -> None:
     for name, ids in (("training", train_ids), ("validation", val_ids)):
         if len(ids) < 2:
             raise ValueError(f"the {name} text has {len(ids)} tokens: it must have 2 or more, to see one and predict one. Use a longer one")
-        low, high = int(ids.min()), int(ids.max())
+        low, high = min(int(block.min()) for block in blocks(ids)), max(int(block.max()) for block in blocks(ids))
         if low < 0 or high >= config.vocab_size:
             raise ValueError(
                 f"the {name} text holds token {low if low < 0 else high}: ids must lie in 0 to {config.vocab_size - 1}. "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_transformer.config import TrainConfig
+from tiny_transformer.training.dataset import IdStore, blocks
 
 
 @dataclass
@@ -57,11 +58,12 @@ class Progress:
         return False
 
 
-def circumstances(texts: Iterable[NDArray[np.integer[Any]]], engine: Mapping[str, Any]) -> dict[str, Any]:
+def circumstances(texts: Iterable[NDArray[np.integer[Any]] | IdStore], engine: Mapping[str, Any]) -> dict[str, Any]:
     """What else the exact numbers depend on: NumPy's version, the text, and what the engine says (threads, versions, device)."""
     digest = hashlib.sha256()
     for ids in texts:
-        digest.update(np.ascontiguousarray(ids).data)
+        for block in blocks(ids):
+            digest.update(np.ascontiguousarray(block).data)
     return {**engine, "numpy": str(np.__version__), "text": digest.hexdigest()}
 
 

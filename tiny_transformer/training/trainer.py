@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tiny_transformer import run as runs
@@ -43,6 +44,7 @@ class Trainer(TrainingLoop):
         objective: Objective = causal,
         lineage: Mapping[str, Any] | None = None,
         floor: float | None = None,
+        fresh: Callable[[int], Ids] | None = None,
     ) -> None:
         """Prepare, without learning yet: the model is moved to its device, nothing is written.
 
@@ -51,7 +53,7 @@ class Trainer(TrainingLoop):
         self.model: TinyTransformerLM = getattr(model, "_orig_mod", model)  # a compiled model is a wrapper: keep the inside
         super().__init__(
             self.model.config, tokenizer, train_ids, val_ids, settings,
-            run=run, listener=listener, objective=objective, lineage=lineage, floor=floor,
+            run=run, listener=listener, objective=objective, lineage=lineage, floor=floor, fresh=fresh,
         )  # fmt: skip
         self.device = pick_device(settings.device)
         self.precision = pick_precision(settings.precision, self.device)
@@ -95,7 +97,7 @@ class Trainer(TrainingLoop):
             sums: list[float] = torch.stack([self._loss_sum(batch) for batch in batches]).tolist()
         return sums
 
-    def _to_device(self, array: Ids) -> Tensor:
+    def _to_device(self, array: NDArray[np.integer[Any]]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -170,7 +172,7 @@ class Trainer(TrainingLoop):
     def resume(cls, run: Run, train_ids: Ids, val_ids: Ids, settings: TrainConfig | None = None, **more: Any) -> Self:
         """A trainer that continues `run` from its last.pt, with its own settings unless others are given.
 
-        `more` are the other arguments of Trainer (listener, objective, lineage, floor).
+        `more` are the other arguments of Trainer (listener, objective, lineage, floor, fresh).
         """
         checkpoint = load(run.path / "last.pt")
         model, tokenizer = runs.build(checkpoint)
