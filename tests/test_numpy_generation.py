@@ -441,6 +441,21 @@ def test_choose_adds_up_many_small_probabilities_in_float64():
         assert strategies.choose(probabilities[0], u) == torch_strategies.choose(torch.from_numpy(probabilities[0]), u).item()
 
 
+def test_ties_go_to_the_lower_id():
+    logits = np.array([[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0]])
+    assert strategies.pick(logits, None, GREEDY, 0.9).tolist() == [1, 0]
+    assert strategies.apply_temperature(logits, 0).argmax(-1).tolist() == [1, 0]
+    assert np.isfinite(strategies.top_k(logits, 2)).tolist() == [[False, True, True, False], [True, True, False, False]]
+    assert np.isfinite(strategies.top_p(logits, 0.5)).tolist() == [[False, True, True, False], [True, True, False, False]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sum_that_reaches_p_but_for_rounding_has_reached_it(dtype):
+    for shares, p, kept in (([0.5, 0.3, 0.2], 0.8, 2), ([0.1] * 10, 0.3, 3), ([0.7, 0.2, 0.1], 0.9, 2), ([1 / 3] * 3, 2 / 3, 2)):
+        logits = np.log(np.array(shares, dtype=dtype))
+        assert np.isfinite(strategies.top_p(logits, p)).sum() == kept
+
+
 def test_top_p_of_a_flat_distribution_looks_beyond_the_first_candidates():
     logits = np.random.default_rng(0).standard_normal((2, 5000)) * 0.1
     kept = strategies.top_p(logits, 0.5)

@@ -43,7 +43,7 @@ BUGS = [
     Bug("a damaged model's beams", f"{PACKAGE}/beam_hypotheses.py", "        check_finite(float(logits.max()))\n", "", TESTS),
     Bug("penalty sees padding as the last token", f"{ENGINE}/strategies.py", "np.where(ids < 0, vocab, ids)", "np.where(ids < 0, vocab - 1, ids)", TESTS),
     Bug("top-k keeps all ties", f"{ENGINE}/strategies.py", "below | (ties & (ties.cumsum(-1) > room))", "below", TESTS),
-    Bug("top-k compares with the next smaller value", f"{ENGINE}/strategies.py", "np.partition(logits, -k, axis=-1)[..., -k, None]", "np.partition(logits, -k - 1, axis=-1)[..., -k - 1, None]", TESTS),
+    Bug("top-k compares rows with each other's k-th value", f"{ENGINE}/strategies.py", "np.partition(logits, -k, axis=-1)[..., -k, None]", "np.partition(logits, -k, axis=-1)[..., -k]", TESTS),
     Bug("top-p drops the token that crosses", f"{ENGINE}/strategies.py", "sum(-1, keepdims=True) + 1, candidates)", "sum(-1, keepdims=True), candidates).clip(1)", TESTS),
     Bug("top-p renormalises the first candidates", f"{ENGINE}/strategies.py", "whole = _logsumexp(exact)", "whole = _logsumexp(_likeliest(exact, min(FIRST_LOOK, vocab)))", TESTS),
     Bug("top-p in the order of rounding", f"{ENGINE}/strategies.py", "p * (1 - ROUNDING)", "p * (1 + 1e-12)", TESTS),
