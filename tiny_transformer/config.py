@@ -323,7 +323,7 @@ class DataConfig:
     corpus: str | None = None
     """A built-in corpus by name (`tiny data list`)."""
     data: str | None = None
-    """Your own text: a UTF-8 file, or - for standard input."""
+    """Your own text: a UTF-8 file, - for standard input, or a folder of token files (`tiny data tokenize`)."""
     size: int | None = None
     """Take this many characters only, from the start."""
     tokenizer: TokenizerKind = "char"

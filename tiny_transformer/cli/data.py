@@ -1,6 +1,6 @@
-"""`tiny data`: which texts there are, what they look like, and how to have them, judge them, clean them and divide them.
+"""`tiny data`: which texts there are, what they look like, how to have, judge, clean and divide them, and to turn them into tokens.
 
-The last three have modules of their own (data_report.py, data_clean.py, data_split.py), imported when they are asked for.
+The others have modules of their own (data_report.py and so on), imported when they are asked for.
 Read before: corpora/.
 """
 
@@ -28,11 +28,15 @@ The built-in texts, and your own.
   tiny data clean my.txt --out my.clean.txt --all
   tiny data split my.txt --by document --out parts
 
-report, clean and split have flags of their own: tiny data report --help
+  tiny data tokenize big.txt --tokenizer bpe --out tokens
+  tiny data verify tokens    whether token files are whole
+  tiny data batch pitches    what a model is shown, and how often
+
+The last six have flags of their own: tiny data report --help
 """
 
-ACTIONS = ("list", "show", "download", "report", "clean", "split")
-_MODULES = {name: f"tiny_transformer.cli.data_{name}" for name in ("report", "clean", "split")}
+ACTIONS = ("list", "show", "download", "report", "clean", "split", "tokenize", "verify", "batch")
+_MODULES = {name: f"tiny_transformer.cli.data_{name}" for name in ("report", "clean", "split", "tokenize", "batch")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class DataSettings:
     """What `tiny data` accepts."""
 
     action: tyro.conf.Positional[str] = "list"
-    """list, show, download, report, clean or split."""
+    """list, show, download, report, clean, split, tokenize, verify or batch."""
     name: tyro.conf.Positional[str | None] = None
     """A built-in text, or a file."""
     size: int | None = None
@@ -51,6 +55,10 @@ class DataSettings:
 
 def main(argv: list[str]) -> int:
     """Do one of them."""
+    if argv[:1] == ["verify"]:
+        from tiny_transformer.cli.data_tokenize import verify
+
+        return verify(argv[1:])
     if argv and argv[0] in _MODULES:
         return int(importlib.import_module(_MODULES[argv[0]]).main(argv[1:]))
     settings = parse(DataSettings, argv, command="data", description=DESCRIPTION)

@@ -43,14 +43,19 @@ def _binary(name: str) -> bool:
         return False
     if any(info.name == name for info in corpora.describe()):
         return False
+    return check_binary_file(Path(name))
+
+
+def check_binary_file(path: Path) -> bool:
+    """Raise ConfigError for a file that is no text; False where there is none that can be looked into."""
     try:
-        if not Path(name).is_file():
+        if not path.is_file():
             return False
-        with Path(name).open("rb") as file:
+        with path.open("rb") as file:
             head = file.read(HEAD)
     except (OSError, ValueError):  # complained about when it is read
         return False
-    check_not_binary(head, name)
+    check_not_binary(head, str(path))
     return True
 
 

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plot": ("tiny_transformer.cli.plot", "draw a run's loss curve, compare runs, draw the timelapse"),
     "runs": ("tiny_transformer.cli.runs", "list and compare runs"),
     "recipes": ("tiny_transformer.cli.recipes", "list the named experiments"),
-    "data": ("tiny_transformer.cli.data", "texts: list, show, download, report, clean, split"),
+    "data": ("tiny_transformer.cli.data", "texts: list, show, download, report, clean, split, tokenize, view batches"),
     "hardware": ("tiny_transformer.cli.hardware", "what this machine is, and how large a model suits it"),
     "verify": ("tiny_transformer.verify", "check the installation, with a self-test of five seconds"),
 }

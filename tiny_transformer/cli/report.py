@@ -40,8 +40,8 @@ class Landmarks:
         return asdict(self)
 
 
-def landmarks(ids: Any, vocab_size: int, val_bytes: int, val_tokens: int, floor: float | None, unit: str = "character") -> Landmarks:
-    """The landmarks of a text: `ids` is the whole of it; its validation part has so many bytes and tokens.
+def landmarks(ids: Any, vocab_size: int, bytes_per_token: float, floor: float | None, unit: str = "character") -> Landmarks:
+    """The landmarks of a text: `ids` is the whole of it; its validation part has so many bytes in a token.
 
     `floor` is the source's entropy in nats per token.
     """
@@ -53,7 +53,7 @@ def landmarks(ids: Any, vocab_size: int, val_bytes: int, val_tokens: int, floor:
         one=float(symbol_entropy(ids)),
         pair=float(conditional_entropy(ids)) if unit in ("character", "byte") else None,
         floor=floor,
-        bytes_per_token=val_bytes / val_tokens,
+        bytes_per_token=bytes_per_token,
         unit=unit,
     )
 

@@ -19,6 +19,7 @@ import tyro
 
 from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.main import unknown
+from tiny_transformer.cli.noise import Noise
 from tiny_transformer.config import ConfigError, DataConfig, ModelConfig, SampleConfig, TrainConfig, check, preset
 from tiny_transformer.recipes import Recipe, recipe
 
@@ -168,6 +169,7 @@ _TABLES: dict[str, tuple[type, tuple[str, ...]]] = {
     "model": (ModelConfig, _HIDDEN),
     "training": (TrainConfig, ()),
     "sampling": (SampleConfig, ()),
+    "noise": (Noise, ()),
 }
 _LOOSE = ("out", "prompt", "recipe", "preset")
 
@@ -267,6 +269,8 @@ class TrainSettings:
     """Its size and shape; with no recipe, preset, file or size, `tiny hardware` decides."""
     training: TrainFlags = field(default_factory=TrainFlags)
     """How it learns."""
+    noise: Noise = field(default_factory=Noise)
+    """Noise on the training text, anew for every epoch; what is measured stays clean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +288,7 @@ class Job:
     json: bool = False
     command: str = "train"
     engine: EngineName = "torch"
+    noise: Noise = field(default_factory=Noise)
 
 
 _SIZES = {"d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_seq_len"}
@@ -291,7 +296,7 @@ _SIZES = {"d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max
 
 def training_job(argv: Sequence[str], *, command: str = "train", description: str = "Train a model.") -> Job:
     """Decide everything about a training run from its flags. Raises ConfigError before anything is touched."""
-    tokens = with_file(argv, ("data", "model", "training"), _LOOSE)
+    tokens = with_file(argv, ("data", "model", "training", "noise"), _LOOSE)
     asked = given(tokens)
     base_recipe = recipe(name) if (name := value_of(tokens, "recipe")) else None
     default, notes = _starting_point(base_recipe, value_of(tokens, "preset"), asked, value_of(tokens, "engine") or "torch")
@@ -314,6 +319,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
         json=settings.json,
         command=command,
         engine=settings.engine,
+        noise=settings.noise,
     )
 
 

@@ -31,6 +31,8 @@ class Reading:
     corpus: Corpus
     train: str
     val: str
+    on_disk: bool = False
+    """The ids lie in token files; `train` and `val` are the first part of what they say."""
 
 
 def read(data: DataConfig, base: Recipe | None = None, progress: Progress | None = None) -> tuple[Reading, list[str]]:

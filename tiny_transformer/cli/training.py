@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tiny_transformer import run as runs
 from tiny_transformer import tokenization
 from tiny_transformer.cli.display import TrainingDisplay, duration
 from tiny_transformer.cli.engines import engine
+from tiny_transformer.cli.material import Material, gather
+from tiny_transformer.cli.noise import Noise, noise_of
 from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
 from tiny_transformer.cli.settings import Job
-from tiny_transformer.cli.texts import Reading, choose_prompt, encode_part, make_tokenizer, read
+from tiny_transformer.cli.texts import Reading, choose_prompt
 from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import overlap
 from tiny_transformer.run import Run
@@ -64,8 +64,7 @@ class Prepared:
     """A job whose text has been read and whose model has been built: nothing is written yet, and nothing can be refused any more."""
 
     job: Job
-    reading: Reading
-    tokenizer: Tokenizer
+    material: Material
     trainer: TrainingLoop
     display: TrainingDisplay
     marks: Landmarks
@@ -82,9 +81,8 @@ def train(job: Job, screen: Screen) -> Outcome:
 def prepare(job: Job, screen: Screen) -> Prepared:
     """Read the text, build the model, check that they fit. Writes nothing."""
     with downloading(screen, job.data.corpus or "") as progress:
-        reading, notes = read(job.data, job.base, progress)
-    tokenizer, more = make_tokenizer(reading)
-    train_ids, val_ids = encode_part(tokenizer, reading.train, "training"), encode_part(tokenizer, reading.val, "validation")
+        material, notes = gather(job.data, job.noise, job.training.seed, job.base, progress)
+    reading, tokenizer, train_ids, val_ids = material.reading, material.tokenizer, material.train_ids, material.val_ids
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
     used = engine(job.engine)
     model = used.new_model(replace(job.model, vocab_size=tokenizer.vocab_size), job.training.seed)
@@ -92,13 +90,15 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     lineage = {"recipe": job.base.name if job.base else None, "objective": "causal", "corpus": reading.corpus.name}
     entropy = reading.corpus.entropy  # in nats per character
     floor = None if entropy is None else entropy * len(reading.val) / len(val_ids)
-    trainer = used.trainer(model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=floor)
-    val_bytes, unit = len(reading.val.encode("utf-8")), UNITS.get(str(tokenizer.to_dict()["kind"]), "token")
-    marks = landmarks(np.concatenate((train_ids, val_ids)), tokenizer.vocab_size, val_bytes, len(val_ids), floor, unit)
+    trainer = used.trainer(
+        model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=floor, fresh=material.fresh
+    )
+    unit = UNITS.get(str(tokenizer.to_dict()["kind"]), "token")
+    marks = landmarks(material.counted_ids(), tokenizer.vocab_size, material.bytes_per_token, floor, unit)
     display.bits_per_byte = marks.bits_per_byte
-    for note in (*job.notes, *notes, *more):  # not before here: a refusal is one line and nothing else
+    for note in (*job.notes, *notes):  # not before here: a refusal is one line and nothing else
         screen.say(note, style="yellow")
-    return Prepared(job, reading, tokenizer, trainer, display, marks, prompt)
+    return Prepared(job, material, trainer, display, marks, prompt)
 
 
 def _open_run(ready: Prepared, screen: Screen) -> Run:
@@ -109,15 +109,16 @@ def _open_run(ready: Prepared, screen: Screen) -> Run:
     connect(screen, run, job.base.log_too if job.base else None)
     if run.moved_aside is not None:
         screen.say(f"the run that was in {job.out} is now in {run.moved_aside}")
-    config, text = ready.trainer.config, ready.reading
-    kind = ready.tokenizer.to_dict()["kind"]
+    config, material = ready.trainer.config, ready.material
+    kind = ready.material.tokenizer.to_dict()["kind"]
     different = f", {config.vocab_size} different" if kind == "char" else ""
     screen.heading(f"training {job.out}")
-    screen.say(f"text      {text.corpus.source}")
-    screen.say(f"          {len(text.train):,} characters to learn from, {len(text.val):,} to measure on{different}")
+    screen.say(f"text      {material.reading.corpus.source}")
+    screen.say(f"          {material.size()}{different}")
     if kind != "char":
-        each = len(text.val) / len(ready.trainer.val_ids)
-        screen.say(f"tokens    {kind}, {config.vocab_size:,} different, {each:.2f} characters each in the validation text")
+        screen.say(f"tokens    {kind}, {config.vocab_size:,} different, {material.bytes_per_token:.2f} bytes each in the validation text")
+    if material.fresh is not None:
+        screen.say(f"noise     {noise_line(job.noise)}; anew for every epoch, and never on what is measured")
     screen.say(f"model     {describe(config.n_layers, config.n_heads, config.d_model, config.max_seq_len, config.n_parameters)}")
     if job.engine == "numpy":
         screen.say("engine    NumPy, every backward pass by hand; PyTorch is not loaded")
@@ -138,20 +139,24 @@ def resume(directory: str, changes: dict[str, Any], screen: Screen, *, recipe: s
     last = used.read(run.path / f"last{used.suffix}")
     settings = TrainConfig(**{**run.record["training"], **changes})
     with downloading(screen, str(run.record["data"]["corpus"])) as progress:
-        reading, _ = read(DataConfig(**run.record["data"]), progress=progress)
-    tokenizer = tokenization.from_dict(last.tokenizer or {})
-    train_ids, val_ids = tokenizer.encode_array(reading.train), tokenizer.encode_array(reading.val)
+        tokenizer, noise = tokenization.from_dict(last.tokenizer or {}), noise_of(run.record)
+        material, _ = gather(DataConfig(**run.record["data"]), noise, settings.seed, progress=progress, tokenizer=tokenizer)
     prompt = run.record["prompt"]
     display = TrainingDisplay(screen, max_steps=settings.max_steps, prompt=prompt)
     marks = Landmarks(**run.record["landmarks"])
     display.bits_per_byte = marks.bits_per_byte
-    trainer = used.trainer.resume(run, train_ids, val_ids, settings, listener=display, floor=marks.floor)
-    job = Job(data=reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None, json=json, engine=name)
+    trainer = used.trainer.resume(
+        run, material.train_ids, material.val_ids, settings, listener=display, floor=marks.floor, fresh=material.fresh
+    )
+    job = Job(
+        data=material.reading.data, model=last.config, training=settings, out=directory, prompt=prompt, base=None,
+        json=json, engine=name, noise=noise,
+    )  # fmt: skip
     connect(screen, run, run.record.get("log_too"))
     screen.heading(f"resuming after {last.step:,} of {settings.max_steps:,} steps: {directory}")
     if last.step >= settings.max_steps:
         screen.say(f"this run is complete. To train on: tiny train --resume {directory} --max-steps {2 * last.step}")
-    return learn(Prepared(job, reading, tokenizer, trainer, display, marks, prompt), run, screen)
+    return learn(Prepared(job, material, trainer, display, marks, prompt), run, screen)
 
 
 def describe(n_layers: int, n_heads: int, d_model: int, max_seq_len: int, n_parameters: int) -> str:
@@ -159,19 +164,26 @@ def describe(n_layers: int, n_heads: int, d_model: int, max_seq_len: int, n_para
     return f"{n_layers} layers, {n_heads} heads, {d_model} wide, context {max_seq_len}: {n_parameters / 1e6:.2f} M parameters"
 
 
+def noise_line(noise: Noise) -> str:
+    """The rates that are not 0, in words."""
+    return ", ".join(f"{name.replace('_', ' ')} {rate:g}" for name, rate in asdict(noise).items() if rate)
+
+
 def record(ready: Prepared) -> dict[str, Any]:
     """What config.json keeps: every setting as it was used, and what is needed to find text and landmarks again."""
-    job, corpus = ready.job, ready.reading.corpus
-    data = asdict(ready.reading.data)
-    if data["data"] not in (None, "-"):
-        data["data"] = str(Path(data["data"]).resolve())
+    job, reading = ready.job, ready.material.reading
+    corpus, data = reading.corpus, asdict(reading.data)
+    for name in ("data", "tokenizer_file"):
+        if data[name] not in (None, "-"):
+            data[name] = str(Path(data[name]).resolve())
     return {
         "recipe": job.base.name if job.base else None,
         "engine": job.engine,
         "data": data,
         "model": ready.trainer.config.to_dict(),
         "training": asdict(job.training),
-        "corpus": {"name": corpus.name, "source": corpus.source, "characters": len(corpus.text)},
+        "noise": asdict(job.noise),
+        "corpus": {"name": corpus.name, "source": corpus.source, "characters": None if reading.on_disk else len(corpus.text)},
         "prompt": ready.prompt,
         "parameters": ready.trainer.config.n_parameters,
         "landmarks": ready.marks.to_dict(),
@@ -197,19 +209,19 @@ def _append(path: Path, text: str) -> None:
 def learn(ready: Prepared, run: Run, screen: Screen) -> Outcome:
     """Train, and tell how it went. The terminal is given back whatever happens."""
     warn_about_overlap(ready)
-    ready.display.write_sample = timelapse(ready.job, ready.trainer, ready.tokenizer, ready.prompt, run)
+    ready.display.write_sample = timelapse(ready.job, ready.trainer, ready.material.tokenizer, ready.prompt, run)
     try:
         result = ready.trainer.fit()
     finally:
         ready.display.close()
-    outcome = Outcome(run, result, ready.reading, ready.marks, ready.prompt, ready.display.warnings)
+    outcome = Outcome(run, result, ready.material.reading, ready.marks, ready.prompt, ready.display.warnings)
     finish(outcome, ready, screen)
     return outcome
 
 
 def warn_about_overlap(ready: Prepared) -> None:
     """Validation text that stands in the training text makes the validation loss a lie."""
-    found = overlap(ready.reading.train, ready.reading.val)
+    found = overlap(ready.material.reading.train, ready.material.reading.val)
     if found.share > COPIED:
         ready.display.on_warning(str(found))
 
