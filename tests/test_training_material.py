@@ -60,7 +60,8 @@ def test_every_tokenizer_trains_a_model_and_travels_in_the_checkpoint(desk, kind
 def test_a_learned_tokenizer_sees_the_training_text_only(desk, small_text):
     hidden = "zyzzyva " * 300
     (desk / "text.txt").write_text(small_text + hidden, encoding="utf-8")
-    material, _ = gather(DataConfig(data="text.txt", tokenizer="bpe", vocab_size=400, val_share=len(hidden) / (len(small_text) + len(hidden))), Noise(), 0)
+    share = len(hidden) / (len(small_text) + len(hidden))
+    material, _ = gather(DataConfig(data="text.txt", tokenizer="bpe", vocab_size=400, val_share=share), Noise(), 0)
     assert not any(b"zyz" in token for token in material.tokenizer.vocab.values())
     assert material.tokenizer.decode(material.val_ids) == material.reading.val
 
@@ -266,7 +267,8 @@ def test_foreign_tokenizer_files_are_told_apart(tmp_path, small_text):
     for path in (tmp_path / "gpt2", tmp_path / "x.tiktoken", tmp_path / "tokenizer.json", tmp_path):
         assert load_tokenizer(path).encode(text) == bpe.encode(text), path
     assert load_tokenizer(tmp_path / "vocab.txt").encode(text) == wordpiece.encode(text)
-    for content, message in (("{", "must be JSON"), ('{"kind": "bpe"}', "without 'vocab'"), ('{"a": 1}', "stands alone"), ("hello", "no tokenizer")):
+    bad = (("{", "must be JSON"), ('{"kind": "bpe"}', "without 'vocab'"), ('{"a": 1}', "stands alone"), ("hello", "no tokenizer"))
+    for content, message in bad:
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ConfigError, match=message):
             load_tokenizer(tmp_path / "bad.json")
