@@ -6,7 +6,7 @@ import logging
 
 from benchmarks.harness import keep, machine, warn_if_busy
 
-NAMES = ("startup", "training", "generation")
+NAMES = ("startup", "training", "generation", "tokenizers_bpe")
 
 
 def main() -> int:
