@@ -35,10 +35,10 @@ def merge(piece: list[bytes], pair: Pair) -> list[bytes]:
     >>> merge([b"a", b"a", b"a", b"b"], (b"a", b"a"))
     [b'aa', b'a', b'b']
     """
-    merged, i = [], 0
+    (left, right), merged, i = pair, [], 0
     while i < len(piece):
-        if (*piece[i : i + 2],) == pair:
-            merged.append(piece[i] + piece[i + 1])
+        if piece[i] == left and i + 1 < len(piece) and piece[i + 1] == right:
+            merged.append(left + right)
             i += 2
         else:
             merged.append(piece[i])

@@ -1,0 +1,46 @@
+"""Planted bugs: BPE, its training, splits, files, special tokens, bytes and the registry."""
+
+from tests.planted.bug import Bug
+
+FOLDER = "tiny_transformer/tokenization/"
+
+BUGS = [
+    Bug("ties go to the smallest pair", FOLDER + "bpe_training.py", "chr(255 - value)", "chr(value)", "bpe"),
+    Bug("a longer token is below its own beginning", FOLDER + "bpe_training.py", '+ "\\u0100"', "", "bpe"),
+    Bug("an outdated count is believed", FOLDER + "bpe_training.py", "if count == -entry[0]:", "if count > 0:", "bpe"),
+    Bug("the left neighbour's old pair keeps its count", FOLDER + "bpe_training.py", "count[left, a] -= weight", "pass", "bpe"),
+    Bug("a merged place is merged again", FOLDER + "bpe_training.py", "if line[i] != a or line[j] != b:", "if line[i] != a:", "bpe"),
+    Bug("a piece counts once however often it occurs", FOLDER + "bpe_training.py", "+= [count] * (len", "+= [1] * (len", "bpe"),
+    Bug("the plain version merges overlapping places", FOLDER + "bpe_plain.py", "            i += 2\n", "            i += 1\n", "bpe"),
+    Bug("the last of equal ranks goes first", FOLDER + "bpe_encoding.py", "i = ranks.index(rank)", "i = len(ranks) - 1 - ranks[::-1].index(rank)", "bpe"),
+    Bug("the rank to the left stays old", FOLDER + "bpe_encoding.py", "if i > 0:\n", "if i > 1:\n", "bpe"),
+    Bug("the heap believes outdated entries", FOLDER + "bpe_encoding.py", "if ranks[i] != rank:", "if ids[i] < 0:", "bpe"),
+    Bug("long pieces are searched through", FOLDER + "bpe_encoding.py", "if len(ids) <= SHORT else", "if len(ids) <= SHORT << 20 else", "bpe"),
+    Bug("seams through characters", FOLDER + "bpe_encoding.py", " & (values[1:] & 0xC0 != 0x80)", "", "bpe"),
+    Bug("seams inside tokens", FOLDER + "bpe_encoding.py", "self._joined[left << 8 | right] = True", "self._joined[right << 8 | left] = True", "bpe"),
+    Bug("letters of today's Unicode", FOLDER + "splitting.py", "newer = _is_newer()[codes]", "newer = _is_newer()[codes] & False", "bpe"),
+    Bug("contractions in capitals for GPT-2", FOLDER + "splitting.py", "\"gpt2\": r\"'(?:[sdmt]", "\"gpt2\": r\"'(?i:[sdmt]", "bpe"),
+    Bug("white space at the end is not one piece", FOLDER + "splitting.py", r"\s++(?![\s\S])|", "", "bpe"),
+    Bug("what no match covers is lost", FOLDER + "splitting.py", "            if match.start() > end:\n", "            if False:\n", "bpe"),
+    Bug("a piece is settled too soon", FOLDER + "splitting.py", "min(len(text) - LOOK_AHEAD, len(text.rstrip()) - 1)", "len(text) - 1", "bpe"),
+    Bug("nothing is settled before the end", FOLDER + "splitting.py", "or end <= 0:", "or end >= 0:", "bpe"),
+    Bug("half a surrogate pair is not awaited", FOLDER + "text_stream.py", 'if held and not "\\ud800" <= held[-1] <= "\\udbff":', "if held:", "byte"),
+    Bug("the place of a bad byte counts from its chunk", FOLDER + "text_stream.py", "place = done - held + error.start", "place = error.start", "bpe"),
+    Bug("the cache grows without end", FOLDER + "bpe.py", "if len(known) + len(new) > CACHE_PIECES:", "if False:", "bpe"),
+    Bug("special tokens are learned from", FOLDER + "bpe.py", "split_stream(chunks, special_tokens, Splitter(split))", "split_stream(chunks, (), Splitter(split))", "bpe"),
+    Bug("special tokens are not counted in the size", FOLDER + "bpe.py", "vocab_size - BYTES - separate", "vocab_size - BYTES", "bpe"),
+    Bug("no word about a vocabulary that stayed small", FOLDER + "bpe.py", "if tokenizer.vocab_size < vocab_size:", "if tokenizer.vocab_size > vocab_size:", "bpe"),
+    Bug("new special tokens lose the old ones", FOLDER + "bpe.py", "{**self.special_tokens, **new}", "new", "bpe"),
+    Bug("broken UTF-8 stops decoding", FOLDER + "bpe.py", 'decode("utf-8", errors="replace")', 'decode("utf-8")', "bpe"),
+    Bug("the version line is a merge", FOLDER + "vocabulary_files.py", 'line.startswith("#version")', "False", "vocabulary_files"),
+    Bug("lines are counted from 0", FOLDER + "vocabulary_files.py", 'enumerate(text.split("\\n"), 1)', 'enumerate(text.split("\\n"), 0)', "vocabulary_files"),
+    Bug("the soft hyphen is visible", FOLDER + "vocabulary_files.py", "*range(0xA1, 0xAD), *range(0xAE, 0x100)", "*range(0xA1, 0x100)", "vocabulary_files"),
+    Bug("a token is made of itself", FOLDER + "vocabulary_files.py", "if rank >= limit:", "if rank > limit:", "vocabulary_files"),
+    Bug("ranks that do not imply the merges are written", FOLDER + "bpe.py", "recover_merges(ranks) == self.merges", "bool(ranks)", "vocabulary_files"),
+    Bug("the first special token counts, not the longest", FOLDER + "special_tokens.py", "key=lambda token: (-len(token), token)", "key=len", "byte registry"),
+    Bug("a stream decides too early", FOLDER + "special_tokens.py", "decided = len(held) - longest + 1", "decided = len(held)", "byte registry"),
+    Bug("tokens not allowed are special all the same", FOLDER + "special_tokens.py", "for token in special if token in set(allowed_special)}", "for token in special}", "bpe"),
+    Bug("bytes are signed", FOLDER + "byte.py", "dtype=np.uint8).astype(np.int32)", "dtype=np.int8).astype(np.int32)", "byte"),
+    Bug("every kind is loaded at once", FOLDER + "registry.py", "    module, name = KINDS[str(kind)]\n", "    module, name = KINDS[str(kind)]\n    importlib.import_module(KINDS[\"bpe\"][0])\n", "registry"),
+    Bug("unknown options pass", FOLDER + "registry.py", "check(name in known,", "check(True,", "registry"),
+]
