@@ -63,7 +63,7 @@ def split(text: Text, val_share: float = 0.1) -> tuple[Text, Text]:
     return text[:n], text[n:]
 
 
-def _as_ids(ids: Any) -> Any:
+def as_ids(ids: Any) -> Any:
     """An array from whatever can be one; a store stays where it is. Raises ValueError for another shape than (n,)."""
     ids = ids if isinstance(ids, IdStore) else np.asarray(ids)
     check_shape(ids, ("n",), "ids")
@@ -95,7 +95,7 @@ def get_batch(ids: Ids | IdStore, batch_size: int, seq_len: int, generator: np.r
     if not hasattr(generator, "integers"):
         kind = f"{type(generator).__module__}.{type(generator).__name__}"
         raise ValueError(f"generator is a {kind}: it must be a numpy.random.Generator. Pass np.random.default_rng(seed)")
-    ids = _as_ids(ids)
+    ids = as_ids(ids)
     check_length(ids, seq_len)
     starts = generator.integers(0, len(ids) - seq_len, size=(batch_size, 1))  # the end is excluded
     chunk = ids[starts + np.arange(seq_len + 1)].astype(np.int64)  # (batch, seq + 1)
@@ -126,7 +126,7 @@ def windows(ids: Ids | IdStore, seq_len: int, batch_size: int, stride: int | Non
     stride = seq_len if stride is None else stride
     if not 1 <= stride <= seq_len:
         raise ValueError(f"stride={stride}: it must lie in 1 to seq_len={seq_len}, or targets are left out. Try {max(1, seq_len // 2)}")
-    ids = _as_ids(ids)
+    ids = as_ids(ids)
     n = len(ids) - 1  # targets
     rows = 1 + -(-max(0, n - seq_len) // stride) if n > 0 else 0
     for first in range(0, rows, batch_size):
