@@ -1,6 +1,7 @@
 """Token files: what was encoded comes back from any place, whatever the shards, pieces and processes; damage is found and named."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -96,6 +97,14 @@ def test_any_number_of_processes_writes_the_same_bytes(folder, small_text):
     with pytest.raises(ConfigError, match="text 2.*'#'") as error:  # an error comes back from a process
         write_token_files([small_text, "#"], tokenizer, folder(), workers=2)
     assert "\n" not in str(error.value)
+
+    def fail(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write_token_files(small_text, tokenizer, folder(), workers=2, piece_chars=500, progress=fail)
+    assert caught.tb  # which keeps alive all that was going on
+    assert not multiprocessing.active_children()
 
 
 def test_a_process_that_cannot_start_is_a_line(folder):
@@ -216,6 +225,7 @@ def test_parts_are_files_of_their_own(example, start, stop, data):
         return
     part, ids = files.part(start, stop), array[start:stop]
     np.testing.assert_array_equal(np.asarray(part), ids)
+    np.testing.assert_array_equal(part[np.arange(len(part))], ids)
     assert list(part) == ids.tolist()
     again = part.part(len(part) // 3, len(part))
     np.testing.assert_array_equal(again[:], ids[len(part) // 3 :])
@@ -419,6 +429,12 @@ def test_progress_is_told(folder):
     told.clear()
     write_token_files(["aé", "日"], LETTERS, folder(), progress=told.append)
     assert (told[-1].bytes_read, told[-1].bytes_total) == (6, None)
+    told.clear()
+    tokenizer = Pairs()
+    tokenizer.special = Bytes.special
+    streamed = write_token_files("abc d" * 100_000, tokenizer, folder(), piece_chars=1000, progress=told.append)
+    assert len(told) > 3  # while it is read, not only behind it
+    assert told[-1] == (500_000, None, len(streamed), 1)
 
 
 # ---------------------------------------------------------------- whole or not at all
@@ -587,8 +603,8 @@ def test_what_is_not_utf8_is_named_with_its_offset(folder, data, size):
 def test_bad_input_is_one_line(folder, tmp_path):
     (tmp_path / "corpus.txt").write_text("ab ab")
     (tmp_path / "empty.txt").write_text("")
-    wide, odd = Bytes(), Bytes()
-    wide.vocab_size, odd.values = 50, {"kind": "morse"}
+    wide, odd, below = Bytes(), Bytes(), Bytes()
+    wide.vocab_size, odd.values, below.encode = 50, {"kind": "morse"}, lambda text: [1, -1]
     cases = [
         (tmp_path / "corpse.txt", LETTERS, {}, r"there is no file .*corpse.txt.*Did you mean .*corpus.txt\?"),
         (iter([tmp_path / "corpse.txt"]), LETTERS, {}, "there is no file"),
@@ -600,6 +616,7 @@ def test_bad_input_is_one_line(folder, tmp_path):
         ([b"ab"], LETTERS, {}, "a source is b'ab': it must be a Path or a text"),
         (iter([7]), LETTERS, {}, "a source is 7"),
         ("ab", wide, {}, "the tokenizer gave ids 97 to 98: vocab_size=50 allows 0 to 49"),
+        ("ab", below, {}, "the tokenizer gave ids -1 to 1"),
         ("ab", LETTERS, {"shard_tokens": 0}, "shard_tokens=0: it must be a whole number of at least 1"),
         ("ab", LETTERS, {"workers": 1.5}, "workers=1.5"),
         ("ab", LETTERS, {"document_separator": ""}, "document_separator=''"),

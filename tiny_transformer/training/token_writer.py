@@ -13,9 +13,10 @@ import secrets
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -81,9 +82,10 @@ def write_token_files(
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         with ShardWriter(temporary, tokenizer, shard_tokens, append_eos=append_eos) as shards:
-            for bytes_read in _encode_all(segments, tokenizer, shards, workers, piece_chars):
-                if progress is not None:
-                    progress(Progress(bytes_read, total, shards.n_tokens, shards.n_documents))
+            with closing(_encode_all(segments, tokenizer, shards, workers, piece_chars)) as encoded:  # ends the processes on any error
+                for bytes_read in encoded:
+                    if progress is not None:
+                        progress(Progress(bytes_read, total, shards.n_tokens, shards.n_documents))
             shards.finish()
         check(not os.path.lexists(target), f"{target} has appeared meanwhile", "it is not replaced", "Choose another name")
         rename_durably(temporary, target)
@@ -96,7 +98,9 @@ Encoded = tuple[NDArray[np.integer[Any]], list[int]]
 """The ids of several texts, joined, and how many each has."""
 
 
-def _encode_all(segments: Iterator[Segment], tokenizer: Tokenizer, shards: ShardWriter, workers: int, piece_chars: int) -> Iterator[int]:
+def _encode_all(
+    segments: Iterator[Segment], tokenizer: Tokenizer, shards: ShardWriter, workers: int, piece_chars: int
+) -> Generator[int, None, None]:
     """Encode all segments and add them to `shards` in order; after each piece yield how many bytes had been read for it."""
     pending: deque[tuple[list[Segment], Callable[[], Encoded]]] = deque()
 
@@ -119,7 +123,7 @@ def _encode_all(segments: Iterator[Segment], tokenizer: Tokenizer, shards: Shard
                 yield from write(0 if workers == 1 else 2 * workers + 1)
             else:
                 yield from write(0)
-                yield _stream(piece[0], segments, tokenizer, shards)
+                yield from _stream(piece[0], segments, tokenizer, shards)
         yield from write(0)
 
 
@@ -140,7 +144,7 @@ def _bundle(segments: Iterator[Segment], piece_chars: int) -> Iterator[list[Segm
         yield piece
 
 
-def _stream(first: Segment, segments: Iterator[Segment], tokenizer: Tokenizer, shards: ShardWriter) -> int:
+def _stream(first: Segment, segments: Iterator[Segment], tokenizer: Tokenizer, shards: ShardWriter) -> Iterator[int]:
     """A document that goes on where no safe place was found: encode it in order up to the next safe place, or to its end."""
     last = first
 
@@ -156,13 +160,14 @@ def _stream(first: Segment, segments: Iterator[Segment], tokenizer: Tokenizer, s
         ids = iter(stream(texts()) if stream is not None else tokenizer.encode("".join(texts())))
         while batch := list(islice(ids, _IDS_AT_ONCE)):
             shards.add(np.array(batch, dtype=np.int64))
+            yield last.bytes_read
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(_where(first, error)) from None
     if last.ends:
         shards.end_document()
-    return last.bytes_read
+    yield last.bytes_read
 
 
 def _where(segment: Segment, error: ValueError) -> str:
