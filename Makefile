@@ -8,7 +8,7 @@ INPUTS := pyproject.toml constraints.txt tools/setup_environment.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test verify lint bench planted-bugs dist clean again
+.PHONY: help demo test verify lint bench planted-bugs faults dist clean again
 
 # Each stamp holds the folder it was made in: a copied or moved checkout, or a lost Python, means setting up again.
 ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.installed-core 2>/dev/null),$(CURDIR))
@@ -37,6 +37,9 @@ bench: $(VENV)/.installed-test ## measure speed beside the peers, in the same ru
 
 planted-bugs: $(VENV)/.installed-test ## plant small mistakes in a copy, one by one: a test must fail for each
 	$(BIN)/python tests/planted_bugs.py $(ARGS)
+
+faults: $(VENV)/.installed-test ## the long campaigns of generated cases: a million texts, ten minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(ARGS)
 
 dist: $(VENV)/.installed-core ## build a wheel into dist/
 	@rm -rf build  # what an earlier build left there would get into the wheel

@@ -125,8 +125,8 @@ BUGS = [
     Bug(
         "directory before checks",
         "tiny_transformer/cli/training.py",
-        "        reading, notes = read(job.data, job.base, progress)",
-        "        Run.create(Path(job.out), {})\n        reading, notes = read(job.data, job.base, progress)",
+        "        material, notes = gather(job.data,",
+        "        Run.create(Path(job.out), {})\n        material, notes = gather(job.data,",
         "cli errors tools recipes",
     ),
     Bug(
@@ -153,8 +153,8 @@ BUGS = [
     Bug(
         "fallback not recorded",
         "tiny_transformer/cli/training.py",
-        "    data = asdict(ready.reading.data)",
-        "    data = asdict(job.data)",
+        "corpus, data = reading.corpus, asdict(reading.data)",
+        "corpus, data = reading.corpus, asdict(job.data)",
         "cli errors tools recipes",
     ),
     Bug(
