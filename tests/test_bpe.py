@@ -326,7 +326,7 @@ def test_a_stream_is_never_held_whole(monkeypatch, small_text):
 
 def test_the_cache_is_bounded_and_changes_nothing(monkeypatch, small_text, play):
     expected = play.encode(small_text)
-    monkeypatch.setattr(bpe, "CACHE_PIECES", 10)
+    monkeypatch.setattr(bpe, "CACHE_PIECES", 20)
     monkeypatch.setattr(text_stream, "BLOCK", 100)
     fresh = BPETokenizer.from_dict(play.to_dict())
     ids, sizes = [], set()
@@ -334,7 +334,7 @@ def test_the_cache_is_bounded_and_changes_nothing(monkeypatch, small_text, play)
         ids.append(token)
         sizes.add(len(fresh._cache))
     assert ids == expected
-    assert max(sizes) <= 10
+    assert 10 < max(sizes) <= 20
     assert fresh.encode("the the " * 5) == play.encode("the the " * 5)
     fresh._cache = {}
     fresh.encode("x" * 65 + " " + "y" * 64)
