@@ -116,6 +116,9 @@ def problems_with(text: str, ours: BPETokenizer, tik: tiktoken.Encoding, hf: tok
     streamed = list(ours.encode_iterable([text[:first], text[first:second], text[second:]]))
     if streamed != ids:
         yield f"{ours.split}: {text!r} cut at {first} and {second} is {streamed}, whole {ids}"
+    pieces, rest = ours._splitter.settled(text[:second])
+    if pieces != ours._splitter.split(text)[: len(pieces)] or "".join(pieces) + rest != text[:second]:
+        yield f"{ours.split}: of {text[:second]!r} the pieces {pieces} are not settled, for {text[second:]!r} follows"
     if hf is not None:
         yield from problems_with_tokenizers(text, ids, ours, hf)
 

@@ -15,7 +15,6 @@ BUGS = [
     Bug("the last of equal ranks goes first", FOLDER + "bpe_encoding.py", "i = ranks.index(rank)", "i = len(ranks) - 1 - ranks[::-1].index(rank)", "bpe"),
     Bug("the rank to the left stays old", FOLDER + "bpe_encoding.py", "if i > 0:\n", "if i > 1:\n", "bpe"),
     Bug("the heap believes outdated entries", FOLDER + "bpe_encoding.py", "if ranks[i] != rank:", "if ids[i] < 0:", "bpe"),
-    Bug("long pieces are searched through", FOLDER + "bpe_encoding.py", "if len(ids) <= SHORT else", "if len(ids) <= SHORT << 20 else", "bpe"),
     Bug("seams through characters", FOLDER + "bpe_encoding.py", " & (values[1:] & 0xC0 != 0x80)", "", "bpe"),
     Bug("seams inside tokens", FOLDER + "bpe_encoding.py", "self._joined[left << 8 | right] = True", "self._joined[right << 8 | left] = True", "bpe"),
     Bug("letters of today's Unicode", FOLDER + "splitting.py", "newer = _is_newer()[codes]", "newer = _is_newer()[codes] & False", "bpe"),
