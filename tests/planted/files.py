@@ -57,8 +57,8 @@ BUGS = [
     Bug(
         "the last batch dropped",
         "tiny_transformer/training/dataset.py",
-        "for start in range(0, rows, batch_size):",
-        "for start in range(0, rows - rows % batch_size, batch_size):",
+        "for first in range(0, rows, batch_size):",
+        "for first in range(0, rows - rows % batch_size, batch_size):",
         "dataset",
     ),
     Bug(
