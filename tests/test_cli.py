@@ -255,7 +255,7 @@ def test_fitted_heads_always_fit(d_model, start):
     [
         (["--d-modle", "3"], "there is no flag --d-modle. Did you mean --d-model?"),
         (["--vocab-size", "3"], "vocab_size=3 with tokenizer=char: the text decides how many characters there are"),
-        (["--frobnicate"], "there is no flag --frobnicate. See --help"),
+        (["--xyzzy"], "there is no flag --xyzzy. See --help"),
         (["extra"], "'extra' is one word too many"),
         (["--max-steps", "many"], "--max-steps 'many': it must be a whole number. Try --max-steps 100"),
         (["--learning-rate", "fast"], "--learning-rate 'fast': it must be a number"),

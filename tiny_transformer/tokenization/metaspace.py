@@ -121,9 +121,9 @@ class MetaspaceTokenizer(PieceTokenizer):
 
 
 if __name__ == "__main__":
-    from tiny_transformer.tokenization.unigram import UnigramTokenizer
+    from tiny_transformer.tokenization.registry import class_of
 
     for prepend in PREPEND:
-        tokenizer = UnigramTokenizer(["<unk>", "▁a", "a", "<s>"], [0.0, -1.0, -2.0, 0.0], ["<unk>", "<s>"], prepend=prepend)
+        tokenizer = class_of("unigram")(["<unk>", "▁a", "a", "<s>"], [0.0, -1.0, -2.0, 0.0], ["<unk>", "<s>"], prepend=prepend)
         ids = tokenizer.encode("a a<s>a")
         print(f"{prepend:6}", [tokenizer.pieces[i] for i in ids], repr(tokenizer.decode(ids)))

@@ -140,9 +140,9 @@ class PieceTokenizer:
 
 
 if __name__ == "__main__":
-    from tiny_transformer.tokenization.word import WordTokenizer
+    from tiny_transformer.tokenization import registry
 
-    tokenizer = WordTokenizer.train("once twice or thrice", special_tokens=["<|end|>"])
+    tokenizer = registry.train("word", "once twice or thrice", special_tokens=["<|end|>"])
     text = "once or<|end|> twice<|end|>"
     for size in (30, 7, 3):
         chunks = [text[i : i + size] for i in range(0, len(text), size)]
