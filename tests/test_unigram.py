@@ -377,6 +377,12 @@ def test_more_special_tokens_leave_the_old_ids():
         assert more.scores[:-1] == tokenizer.scores
 
 
+def test_special_text_that_is_not_allowed_is_ordinary():
+    tokenizer = UnigramTokenizer(["<unk>", "<", "s", ">", "<s>"], [0.0, -1.0, -1.0, -1.0, 0.0], ["<unk>", "<s>"])
+    assert tokenizer.encode("<s>") == [4]
+    assert tokenizer.encode("<s>", "none") == tokenizer.encode("<s>", ["<unk>"]) == [1, 2, 3]
+
+
 def made(**options: object) -> UnigramTokenizer:
     return UnigramTokenizer(["<unk>", "a"], [0.0, -1.0], ["<unk>"], **options)
 

@@ -121,9 +121,15 @@ class MetaspaceTokenizer(PieceTokenizer):
 
 
 if __name__ == "__main__":
-    from tiny_transformer.tokenization.registry import class_of
 
-    for prepend in PREPEND:
-        tokenizer = class_of("unigram")(["<unk>", "▁a", "a", "<s>"], [0.0, -1.0, -2.0, 0.0], ["<unk>", "<s>"], prepend=prepend)
+    class Words(MetaspaceTokenizer):
+        """The smallest subclass: a word is a piece or unknown."""
+
+        def _find_ids(self, word: str) -> list[int]:
+            return [self.ids[word]] if word in self.ids else self._unknown_ids(word)
+
+    choices: tuple[Prepend, ...] = ("never", "first", "always")
+    for prepend in choices:
+        tokenizer = Words(["<unk>", "▁a", "a", "<s>"], ["<unk>", "<s>"], prepend=prepend)
         ids = tokenizer.encode("a a<s>a")
         print(f"{prepend:6}", [tokenizer.pieces[i] for i in ids], repr(tokenizer.decode(ids)))

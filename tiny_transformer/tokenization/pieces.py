@@ -140,10 +140,18 @@ class PieceTokenizer:
 
 
 if __name__ == "__main__":
-    from tiny_transformer.tokenization import registry
 
-    tokenizer = registry.train("word", "once twice or thrice", special_tokens=["<|end|>"])
-    text = "once or<|end|> twice<|end|>"
+    class Letters(PieceTokenizer):
+        """The smallest subclass: each letter a piece, and a text can be cut anywhere."""
+
+        def _encode_segment(self, text: str, begins_text: bool, begins_segment: bool) -> list[int]:
+            return [self.ids[letter] for letter in text]
+
+        def _safe_cut(self, text: str) -> int:
+            return len(text)
+
+    tokenizer = Letters([*"<|end> or", "<|end|>"], ["<|end|>"])
+    text = "or<|end|> <|en"
     for size in (30, 7, 3):
         chunks = [text[i : i + size] for i in range(0, len(text), size)]
-        print(f"{chunks} -> {list(tokenizer.encode_iterable(chunks))}")
+        print(f"{chunks} -> {[tokenizer.pieces[i] for i in tokenizer.encode_iterable(chunks)]}")

@@ -15,9 +15,12 @@ KINDS: dict[str, tuple[str, str]] = {
     "bpe": ("tiny_transformer.tokenization.bpe", "BPETokenizer"),
     "wordpiece": ("tiny_transformer.tokenization.wordpiece", "WordPieceTokenizer"),
     "unigram": ("tiny_transformer.tokenization.unigram", "UnigramTokenizer"),
+    "metaspace_bpe": ("tiny_transformer.tokenization.metaspace_bpe", "MetaspaceBPE"),
+    "normalized": ("tiny_transformer.tokenization.normalized", "NormalizedTokenizer"),
 }
-"""Kind → module and class."""
+"""Kind → module and class. The last two are loaded from other people's files, not trained."""
 
+LOADED_ONLY = ("metaspace_bpe", "normalized")
 OWN_SIZE = ("char", "byte", "word")
 """Kinds whose vocabulary follows from the text or from nothing: for them `vocab_size` is at most a limit."""
 
@@ -49,7 +52,10 @@ def train(kind: str, text: str, vocab_size: int | None = None, special_tokens: S
     >>> train("byte", "", special_tokens=["</s>"]).encode("hi</s>")
     [104, 105, 256]
     """
-    train_class = class_of(kind).train
+    train_class = getattr(class_of(kind), "train", None)
+    trained = [name for name in KINDS if name not in LOADED_ONLY]
+    check(train_class is not None, f"training a {kind} tokenizer", f"trained are {', '.join(trained)}", "Load one from a file")
+    assert train_class is not None
     known = [name for name in inspect.signature(train_class).parameters if name not in ("text", "vocab_size", "special_tokens")]
     for name in options:
         takes = f"the {kind} tokenizer is trained with {', '.join(known) or 'no options'}"
