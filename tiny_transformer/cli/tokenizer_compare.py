@@ -38,7 +38,7 @@ s/MB: seconds to encode a million bytes, by a tokenizer that has seen nothing; m
 """
 
 
-NAME_WIDTH = 18
+NAME_WIDTH = 15
 """Columns for a tokenizer's name on a terminal: the table then fits into 80."""
 
 

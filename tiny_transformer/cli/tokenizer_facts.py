@@ -49,7 +49,7 @@ def about(tokenizer: Any, longest: int = 10) -> dict[str, Any]:
         if i is not None:
             roles.setdefault(i, []).append(role)
     ordinary = {i: piece for i, piece in pieces.items() if i not in special.values()}
-    by_length = sorted(ordinary, key=lambda i: (-len(shown(ordinary[i])), i))[:longest]
+    by_length = sorted(ordinary, key=lambda i: (len(set(ordinary[i])) < 4, -len(shown(ordinary[i])), i))[:longest]  # rules of ---- last
     return {
         "kind": kind_of(tokenizer),
         "split": getattr(core(tokenizer), "split", None) if kind_of(core(tokenizer)) == "bpe" else None,

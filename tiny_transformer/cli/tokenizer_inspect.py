@@ -17,7 +17,7 @@ from tiny_transformer.cli.data_source import working
 from tiny_transformer.cli.screen import Screen, plain_text, table, visible
 from tiny_transformer.cli.settings import parse
 from tiny_transformer.cli.tokenizer_facts import about, find_token, merge_counts, merges_of
-from tiny_transformer.cli.tokenizer_pieces import core, joined, kind_of, shown, vocabulary
+from tiny_transformer.cli.tokenizer_pieces import core, fact, joined, kind_of, shown, vocabulary
 from tiny_transformer.cli.tokenizer_source import Opened, open_tokenizer, read_text
 from tiny_transformer.cli.tokenizer_views import steps, sum_of_scores, token_tree
 from tiny_transformer.config import check
@@ -162,34 +162,24 @@ def listing(tokenizer: Any, settings: InspectSettings, usage: Usage | None) -> l
 
 def overview(facts: dict[str, Any], screen: Screen) -> None:
     """A few lines about the whole."""
-
-    def line(name: str, text: str) -> None:
-        row = Table.grid(padding=(0, 2))
-        row.add_column(width=14, no_wrap=True)
-        row.add_column(overflow="fold")
-        row.add_row(Text(name), Text(text))
-        screen.say(row)
-
     screen.heading(visible(facts["tokenizer"]))
-    line("kind", facts["kind"] + (f", split {facts['split']}" if facts["split"] else ""))
+    screen.say(fact("kind", facts["kind"] + (f", split {facts['split']}" if facts["split"] else "")))
     merges = f", {facts['n_merges']:,} merges" if facts["n_merges"] else ""
-    line("size", f"{facts['vocab_size']:,} tokens{merges}, {len(facts['special_tokens'])} special")
+    screen.say(fact("size", f"{facts['vocab_size']:,} tokens{merges}, {len(facts['special_tokens'])} special"))
     special = [f"{s['token']} {s['id']}" + (f" ({', '.join(s['roles'])})" if s["roles"] else "") for s in facts["special_tokens"]]
     if special:
-        line("special tokens", visible("  ".join(special[:20])) + (f"  … {len(special) - 20} more" if len(special) > 20 else ""))
+        screen.say(fact("special tokens", "  ".join(special[:20]) + (f"  … {len(special) - 20} more" if len(special) > 20 else "")))
     if facts["kind"] not in ("char", "byte"):
-        line("longest", "  ".join(word if len(word) <= 40 else word[:39] + "…" for word in facts["longest"]))
+        screen.say(fact("longest", "  ".join(word if len(word) <= 40 else word[:39] + "…" for word in facts["longest"])))
     if facts["share_that_start_a_word"] is not None:
-        line("start a word", f"{facts['share_that_start_a_word']:.1%} of the tokens")
+        screen.say(fact("start a word", f"{facts['share_that_start_a_word']:.1%} of the tokens"))
     if usage := facts.get("usage"):
-        line("text", visible(usage["source"]))
-        line("encoded", f"{usage['n_tokens']:,} tokens, {usage['bytes_per_token']:.2f} bytes per token")
-        line("most used", "  ".join(f"{token} {times / max(usage['n_tokens'], 1):.1%}" for token, times in usage["most_used"]))
+        screen.say(fact("text", usage["source"]))
+        screen.say(fact("encoded", f"{usage['n_tokens']:,} tokens, {usage['bytes_per_token']:.2f} bytes per token"))
+        screen.say(fact("most used", "  ".join(f"{token} {times / max(usage['n_tokens'], 1):.1%}" for token, times in usage["most_used"])))
         unused, n = usage["never_used"], usage["n_never_used"]
-        line(
-            "never used",
-            f"{n:,} ({n / facts['vocab_size']:.1%})" + (": " + "  ".join(unused[:12]) + ("  …" if n > 12 else "") if n else ""),
-        )
+        some = ": " + "  ".join(unused[:12]) + ("  …" if n > 12 else "") if n else ""
+        screen.say(fact("never used", f"{n:,} ({n / facts['vocab_size']:.1%}){some}"))
 
 
 def drawn(rows: Sequence[dict[str, Any]], tokenizer: Any) -> Table:

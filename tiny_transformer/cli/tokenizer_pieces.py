@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.cells import cell_len
+from rich.table import Table
 from rich.text import Text
 
 from tiny_transformer.cli.screen import visible
@@ -94,6 +95,15 @@ def coloured(pieces: Sequence[bytes], ids: Sequence[int], width: int) -> Text:
 
 def _short(text: str, width: int) -> str:
     return text if cell_len(text) < width else text[: max(1, width // 2 - 2)] + "…"
+
+
+def fact(name: str, text: str) -> Table:
+    """A name and what there is to say about it, in two columns, so that a long text is not wrapped below its name."""
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=14, no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(Text(name), Text(visible(text)))
+    return row
 
 
 def joined(pieces: Iterable[bytes], new: bytes | None = None) -> Text:

@@ -41,13 +41,13 @@ def _bars(axes: Axes, rows: Sequence[Measured], field: str, names: Sequence[str]
     thick = 0.76 / len(corpora)
     for number, corpus in enumerate(corpora):
         found = {row.tokenizer: row for row in rows if row.corpus == corpus}
-        values = {name: getattr(row, field) for name, row in found.items()}
         places = [place - 0.38 + (number + 0.5) * thick for place in range(len(names))]
-        lengths = [values.get(name) or 0.0 for name in names]
+        lengths = [getattr(found.get(name), field, None) or 0.0 for name in names]
         axes.barh(places, lengths, height=thick * 0.9, color=COLOURS[(number + 1) % len(COLOURS)], label=_short(corpus))
         for place, name, length in zip(places, names, lengths, strict=True):
-            text = "can't read it" if values.get(name) is None else f"{length:.2f}" if length >= 0.1 else f"{length:.3f}"
-            unknown = found[name].unknown or 0
+            row = found.get(name)
+            text = "can't read it" if row is None or row.problem else f"{length:.2f}" if length >= 0.1 else f"{length:.3f}"
+            unknown = 0 if row is None else row.unknown or 0
             text += f"  ({unknown:.0%} unknown)" if field == "bytes_per_token" and unknown >= 0.005 else ""
             axes.annotate(text, (length, place), xytext=(4, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5)
     for side in ("top", "right", "left"):

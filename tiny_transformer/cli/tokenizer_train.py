@@ -11,11 +11,11 @@ from rich.text import Text
 
 from tiny_transformer import tokenization
 from tiny_transformer.cli.data_source import source_path, working
-from tiny_transformer.cli.screen import Screen, table, visible
+from tiny_transformer.cli.screen import Screen, table
 from tiny_transformer.cli.settings import parse
 from tiny_transformer.cli.texts import DEFAULT_PIECES
 from tiny_transformer.cli.tokenizer_files import check_form, check_targets, targets, write
-from tiny_transformer.cli.tokenizer_pieces import shown, vocabulary
+from tiny_transformer.cli.tokenizer_pieces import fact, shown, vocabulary
 from tiny_transformer.cli.tokenizer_source import read_text, spread
 from tiny_transformer.config import ConfigError, check, check_choice
 from tiny_transformer.tokenization.registry import KINDS, OWN_SIZE
@@ -152,19 +152,20 @@ def learn(settings: TrainSettings, text: str, stage: Any) -> Learned:
 def show(facts: dict[str, Any], made: Learned, settings: TrainSettings, screen: Screen) -> None:
     """The summary."""
     kind = f"{settings.kind}, split {made.tokenizer.split}" if settings.kind == "bpe" else settings.kind
-    screen.say(f"kind        {kind}")
-    screen.say(f"vocabulary  {make_up(made.tokenizer)}")
-    screen.say(f"text        {visible(facts['source'])}")
+    screen.say(fact("kind", kind))
+    screen.say(fact("vocabulary", make_up(made.tokenizer)))
+    screen.say(fact("text", facts["source"]))
     held = f", {settings.val_share:.0%} held back" if settings.val_share else ""
-    screen.say(f"learned in  {made.seconds:.2f} s from {facts['n_characters']:,} characters{held}")
+    screen.say(fact("learned in", f"{made.seconds:.2f} s from {facts['n_characters']:,} characters{held}"))
     ratio = facts["n_bytes"] / max(facts["n_tokens"], 1)
-    screen.say(f"the text    {facts['n_tokens']:,} tokens, {ratio:.2f} bytes per token; encoded in {facts['encoding_seconds']:.2f} s")
+    encoded = f"{facts['n_tokens']:,} tokens, {ratio:.2f} bytes per token, in {facts['encoding_seconds']:.2f} s"
+    screen.say(fact("encoded", encoded))
     if settings.show:
         screen.say()
         screen.say(merge_table(made, settings.show) if made.merges else token_table(made.tokenizer, settings.show))
     for line in facts["warnings"]:
         screen.warn(line)
-    screen.say(f"written     {', '.join(facts['files'])} ({settings.format})", style="bold")
+    screen.say(fact("written", f"{', '.join(facts['files'])} ({settings.format})"))
 
 
 def make_up(tokenizer: Any) -> str:

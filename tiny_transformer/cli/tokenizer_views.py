@@ -108,13 +108,14 @@ def _greedy(tokenizer: Any, text: str) -> Iterator[Step]:
 
 
 def _ways(tokenizer: Any, text: str, n: int) -> Iterator[Step]:
-    for score, ids in tokenizer.nbest(text, n):
+    chosen = tokenizer.encode(text, "none")
+    for score, ids in sorted(tokenizer.nbest(text, n), key=lambda way: (-way[0], way[1] != chosen)):  # of equal ways the one that is taken
         yield Step(f"{score:.2f}", [token(tokenizer, i) for i in ids])
 
 
 def sum_of_scores(tokenizer: Any, text: str) -> str:
     """Unigram's best way as a sum: ▁to -4.10 + ▁be -5.00 = -9.10. What is unknown, or spelled in bytes, shares what the others leave."""
-    score, ids = core(tokenizer).nbest(text, 1)[0]
+    score, ids = core(tokenizer).nbest(text, 1)[0][0], core(tokenizer).encode(text, "none")
     scores, pieces = core(tokenizer).scores, [core(tokenizer).pieces[i] for i in ids]
     lacking = {place for place, piece in enumerate(pieces) if piece == core(tokenizer).unknown or piece in BYTE_PIECES}
     rest = score - sum(scores[i] for place, i in enumerate(ids) if place not in lacking)
