@@ -55,7 +55,7 @@ BUGS = [
         TESTS,
     ),
     Bug(
-        "the last merge that makes a token",
+        "the other ways of nothing",
         CLI + "tokenizer_views.py",
         "in _without(inner, root.decode())",
         'in _without(inner, "")',
