@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -251,6 +252,22 @@ def test_tokenizer_files_come_back(tmp_path, kind, small_text):
     again = load_tokenizer(tmp_path / "t.json")
     assert again.to_dict() == tokenizer.to_dict()
     assert again.encode(small_text[:500]) == tokenizer.encode(small_text[:500])
+
+
+def test_gpt2s_own_folder_opens():
+    folder = os.environ.get("TINY_GPT2")
+    if not folder:
+        pytest.skip("TINY_GPT2 is not set: it must name a folder with GPT-2's vocab.json and merges.txt")
+    tokenizer = load_tokenizer(folder)  # its vocabulary has the words "kind" and "model"
+    assert (tokenizer.vocab_size, tokenizer.special.eos) == (50257, 50256)
+    assert tokenizer.encode("Hello, world! A kind model.") == [15496, 11, 995, 0, 317, 1611, 2746, 13]
+
+
+@pytest.mark.parametrize("words", [{"kind": 0, "model": 1, "a": 2, "b": 3, "ab": 4}, {"kind": 3, "a": 0, "b": 1, "ab": 2}])
+def test_a_vocabulary_may_hold_any_word(tmp_path, words):
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    assert load_tokenizer(tmp_path).encode("ab") == [words["ab"]]
 
 
 def test_foreign_tokenizer_files_are_told_apart(tmp_path, small_text):

@@ -55,12 +55,12 @@ def _from_json(path: Path, content: str) -> Tokenizer:
         values = json.loads(content)
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: it must be JSON ({error}). Get the file again") from error
-    if "kind" in values:
+    if isinstance(values.get("kind"), str):  # GPT-2's vocabulary has the words "kind" and "model" too, with numbers
         try:
             return from_dict(values)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ConfigError(f"{path} is no tokenizer of ours, or it is damaged: {error}. Save the tokenizer again") from error
-    if "model" in values:
+    if isinstance(values.get("model"), dict):
         return hugging_face.load_tokenizer_json(path)
     merges = path.with_name("merges.txt")
     check(merges.is_file(), f"{path} stands alone", "a vocabulary of BPE needs merges.txt beside it", "Put it there")

@@ -20,7 +20,8 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """Kind → module and class. The last two are loaded from other people's files, not trained."""
 
-LOADED_ONLY = ("metaspace_bpe", "normalized")
+TRAINED = tuple(kind for kind in KINDS if kind not in ("metaspace_bpe", "normalized"))
+"""Kinds that are trained here."""
 OWN_SIZE = ("char", "byte", "word")
 """Kinds whose vocabulary follows from the text or from nothing: for them `vocab_size` is at most a limit."""
 
@@ -52,10 +53,8 @@ def train(kind: str, text: str, vocab_size: int | None = None, special_tokens: S
     >>> train("byte", "", special_tokens=["</s>"]).encode("hi</s>")
     [104, 105, 256]
     """
-    train_class = getattr(class_of(kind), "train", None)
-    trained = [name for name in KINDS if name not in LOADED_ONLY]
-    check(train_class is not None, f"training a {kind} tokenizer", f"trained are {', '.join(trained)}", "Load one from a file")
-    assert train_class is not None
+    check_choice("tokenizer kind", kind, TRAINED)
+    train_class = class_of(kind).train
     known = [name for name in inspect.signature(train_class).parameters if name not in ("text", "vocab_size", "special_tokens")]
     for name in options:
         takes = f"the {kind} tokenizer is trained with {', '.join(known) or 'no options'}"
