@@ -44,7 +44,12 @@ tokens = len(ids)
 """
 REPORT = """
 seconds = time.perf_counter() - begun
-print(json.dumps({"seconds": seconds, "tokens": tokens, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+status = Path("/proc/self/status")  # getrusage's peak would include that of the process which started this one
+if status.exists():
+    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds, "tokens": tokens, "memory": peak / 1024}))
 """
 
 

@@ -76,8 +76,7 @@ def make_tokenizer(reading: Reading) -> tuple[Tokenizer, list[str]]:
     if data.tokenizer == "char":
         return tokenization.train("char", reading.corpus.text), []
     wanted = data.vocab_size if data.tokenizer in ("byte", "word") else data.vocab_size or DEFAULT_PIECES
-    options = {"score": "frequency"} if data.tokenizer == "wordpiece" else {}  # half as many tokens as by likelihood
-    tokenizer = tokenization.train(data.tokenizer, reading.train, wanted, **options)
+    tokenizer = tokenization.train(data.tokenizer, reading.train, wanted)
     notes = []
     if wanted is not None and tokenizer.vocab_size < wanted:
         notes.append(f"the text gives {tokenizer.vocab_size:,} tokens instead of {wanted:,}: it has no more to offer")
