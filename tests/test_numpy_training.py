@@ -315,6 +315,7 @@ def test_a_flipped_bit_in_the_training_state_is_found(tmp_path):
 def test_torch_reads_a_numpy_run_and_the_other_way_round(tmp_path):
     trainer = run_of(tmp_path / "run")
     trainer.fit()
+    assert runs.resolve(tmp_path / "run").name == "best.safetensors"
     model, tokenizer = runs.load(tmp_path / "run")
     ids = TRAIN[:24].reshape(2, 12)
     best = numpy_checkpoints.load(tmp_path / "run" / "best.safetensors")

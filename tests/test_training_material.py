@@ -233,6 +233,12 @@ def test_bpe_dropout_keeps_the_text_special_tokens_and_both_ends(rate, small_tex
         encode_with_dropout(tokenizer, text, rate + 1.5, np.random.default_rng(3))
 
 
+def test_a_merge_left_out_next_to_never_changes_nothing(small_text):
+    tokenizer = BPETokenizer.train(small_text, 400)
+    ids = encode_with_dropout(tokenizer, small_text, 1e-12, np.random.default_rng(0))
+    assert ids.tolist() == tokenizer.encode(small_text)  # the order of the merges too
+
+
 def test_the_chance_of_a_merge_is_one_minus_the_rate():
     tokenizer = BPETokenizer.train("ab ab ab", 257)
     ids = encode_with_dropout(tokenizer, "ab" * 1 + " ab" * 5000, 0.3, np.random.default_rng(0))

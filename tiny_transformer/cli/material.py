@@ -42,7 +42,8 @@ class Material:
     @property
     def bytes_per_token(self) -> float:
         """Of the validation text, in UTF-8."""
-        return len(self.reading.val.encode("utf-8")) / min(len(self.val_ids), SHOWN if self.reading.on_disk else len(self.val_ids))
+        tokens = min(len(self.val_ids), SHOWN) if self.reading.on_disk else len(self.val_ids)  # those that `val` says
+        return len(self.reading.val.encode("utf-8")) / tokens
 
     def counted_ids(self) -> NDArray[np.integer[Any]]:
         """The ids of the whole text, or the first of them, for counting."""
