@@ -17,6 +17,7 @@ Position = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
 Bias = Literal["all", "qkv", "none"]
 Schedule = Literal["cosine", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
+OptimizerName = Literal["adamw", "muon"]
 TokenizerKind = Literal["char", "byte", "word", "bpe", "wordpiece", "unigram"]
 
 
@@ -248,6 +249,12 @@ class TrainConfig:
     """Steps over which the learning rate rises from 0."""
     decay_share: float = 0.2
     """The share of all steps that `wsd` decays over."""
+    optimizer: OptimizerName = "adamw"
+    """adamw for everything; muon: Muon for the matrices inside the blocks, AdamW for the rest."""
+    muon_learning_rate: float = 0.02
+    """Muon: its highest learning rate; it rises and falls with learning_rate."""
+    muon_momentum: float = 0.95
+    """Muon: memory of the gradient's mean."""
     weight_decay: float = 0.1
     """Pull towards zero of every matrix; vectors (biases, norms) are left alone."""
     beta1: float = 0.9
@@ -298,13 +305,13 @@ class TrainConfig:
             value = getattr(self, name)
             check(value >= least, f"{name}={value}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
         check(self.patience is None or self.patience >= 1, f"patience={self.patience}", "it must be at least 1", "Try patience=5")
-        for name in ("learning_rate", "adam_eps"):
+        for name in ("learning_rate", "muon_learning_rate", "adam_eps"):
             check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")
         for name in ("weight_decay", "clip_norm"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}", "it must not be negative", f"Try {name}=0")
         for name in ("min_lr_ratio", "decay_share"):
             check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}", "it must be between 0 and 1", "Try 0.1")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}", "it must be at least 0 and below 1", "Try 0.9")
         check(
             self.accumulate <= self.batch_size,
@@ -314,6 +321,7 @@ class TrainConfig:
         )
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("precision", self.precision, get_args(Precision))
+        check_choice("optimizer", self.optimizer, get_args(OptimizerName))
 
 
 @dataclass(frozen=True, kw_only=True)

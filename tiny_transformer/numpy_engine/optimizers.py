@@ -79,17 +79,29 @@ class AdamW:
 
     def step(self, gradients: Gradients, lr: float) -> None:
         """Update every weight once by its gradient."""
-        beta1, beta2 = self.betas
-        for name, weight in self.weights.items():
-            decay = self.weight_decay if weight.ndim >= 2 else 0.0
-            adamw_step(weight, gradients[name], self.state[name], lr=lr, beta1=beta1, beta2=beta2, eps=self.eps, weight_decay=decay)
+        for name in self.weights:
+            self._update(name, gradients[name], lr)
+
+    def _update(self, name: str, gradient: Array, lr: float) -> None:
+        weight, (beta1, beta2) = self.weights[name], self.betas
+        decay = self.weight_decay if weight.ndim >= 2 else 0.0
+        adamw_step(weight, gradient, self.state[name], lr=lr, beta1=beta1, beta2=beta2, eps=self.eps, weight_decay=decay)
+
+    def state_names(self, name: str) -> set[str]:
+        """What is remembered of the weight `name` once it has been updated."""
+        return {"step", "exp_avg", "exp_avg_sq"}
 
     def load_state(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put back what `state` was. Raises ValueError when `saved` has names that the model has not, or lacks some."""
+        """Put back what `state` was. Raises ValueError when it is that of another model, or of another kind of optimizer."""
         unknown, missing = sorted(set(saved) - set(self.weights)), sorted(set(self.weights) - set(saved))
         if unknown or missing:
             remedy = "Resume with the model's own run"
             raise ValueError(f"optimizer state: unknown {unknown}, missing {missing}: it must fit the model. {remedy}")
+        for name, values in saved.items():
+            if values and set(values) != self.state_names(name):
+                holds, needed = ", ".join(sorted(values)), ", ".join(sorted(self.state_names(name)))
+                remedy = "Resume with the run's own optimizer"
+                raise ValueError(f"optimizer state: {name} has {holds}: this optimizer remembers {needed}. {remedy}")
         self.state = {name: {key: copy(value) for key, value in saved[name].items()} for name in self.weights}
 
 

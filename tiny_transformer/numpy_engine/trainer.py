@@ -15,6 +15,7 @@ from tiny_transformer.config import TrainConfig, check
 from tiny_transformer.numpy_engine.checkpoint import Checkpoint, load
 from tiny_transformer.numpy_engine.linear import Array, Gradients
 from tiny_transformer.numpy_engine.model import TinyTransformerLM
+from tiny_transformer.numpy_engine.muon import Muon
 from tiny_transformer.numpy_engine.objectives import cross_entropy
 from tiny_transformer.numpy_engine.optimizers import AdamW, gradient_norm, scale_gradients
 from tiny_transformer.numpy_engine.threads import blas_threads, using_threads
@@ -53,8 +54,7 @@ class Trainer(TrainingLoop):
             run=run, listener=listener, objective=objective, lineage=lineage, floor=floor, fresh=fresh,
         )  # fmt: skip
         self.model: TinyTransformerLM = model
-        betas = (settings.beta1, settings.beta2)
-        self.optimizer = AdamW(model.weights(), betas=betas, eps=settings.adam_eps, weight_decay=settings.weight_decay)
+        self.optimizer = make_optimizer(model.weights(), settings)
         self.gradients: Gradients = {}
 
     # ------------------------------------------------------------ a step
@@ -143,6 +143,15 @@ class Trainer(TrainingLoop):
         trainer = cls(model, tokenizer, train_ids, val_ids, settings or TrainConfig(**saved), run=run, **more)
         trainer.load_state(checkpoint)
         return trainer
+
+
+def make_optimizer(weights: Mapping[str, Array], settings: TrainConfig) -> AdamW:
+    """AdamW for all weights, or Muon for the matrices inside the blocks and AdamW for the rest, as the settings say."""
+    betas, eps, decay = (settings.beta1, settings.beta2), settings.adam_eps, settings.weight_decay
+    if settings.optimizer == "muon":
+        ratio = settings.muon_learning_rate / settings.learning_rate
+        return Muon(weights, momentum=settings.muon_momentum, lr_ratio=ratio, betas=betas, eps=eps, weight_decay=decay)
+    return AdamW(weights, betas=betas, eps=eps, weight_decay=decay)
 
 
 def check_settings(settings: TrainConfig) -> None:

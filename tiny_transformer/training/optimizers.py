@@ -1,7 +1,8 @@
-"""AdamW, written to be read, and the choice of which weights decay.
+"""AdamW, written to be read, the choice of which weights decay, and the choice of the optimizer.
 
 The fused AdamW of PyTorch makes the same numbers faster and is the default; a test holds the two equal.
-Leaves out: the learning rate over time (`scheduler.py`) and clipping (`training/utils.py`). Read before: `model.py`.
+Leaves out: Muon (`muon.py`), the learning rate over time (`scheduler.py`) and clipping (`training/utils.py`).
+Read before: `model.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.config import TrainConfig
+from tiny_transformer.training.muon import Muon, hidden_matrices
+from tiny_transformer.training.utils import pick_precision
 from tiny_transformer.utils.reference import is_reference
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")
@@ -95,13 +98,15 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, without: Iterable[Tensor] = ()) -> list[dict[str, Any]]:
     """The model's parameters in two groups: matrices and embeddings decay, vectors (biases, norms) do not.
 
     A matrix multiplies, so pulling it towards zero limits how strongly it mixes; a norm's gain or a bias sets a level,
-    and zero is no natural place for it. A parameter used twice (tied weights) stands once. Frozen ones are left out.
+    and zero is no natural place for it. A parameter used twice (tied weights) stands once. Frozen ones are left out, and
+    those in `without`.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    left_out = {id(parameter) for parameter in without}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in left_out]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
@@ -110,11 +115,25 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`: PyTorch's fused one, or ours when asked for, in reference mode, or on other devices.
+    """The optimizer that the settings name, AdamW or Muon; call it after the model has been moved to its device.
 
-    Call it after the model has been moved to its device.
+    The fast ones (PyTorch's fused AdamW, Muon with one product for all matrices of a shape), or the readable ones when asked
+    for and in reference mode; AdamW's also on devices for which there is no fused one.
     """
-    groups = parameter_groups(model, settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return _make_adamw(parameter_groups(model, settings.weight_decay), settings)
+    matrices = hidden_matrices(model)
+    others = _make_adamw(parameter_groups(model, settings.weight_decay, without=matrices), settings)
+    device = next(model.parameters()).device
+    rough = pick_precision(settings.precision, device) is torch.bfloat16
+    return Muon(
+        matrices, others, lr=settings.muon_learning_rate, momentum=settings.muon_momentum, weight_decay=settings.weight_decay,
+        lr_ratio=settings.muon_learning_rate / settings.learning_rate, batched=settings.fused_optimizer and not is_reference(),
+        precision=torch.bfloat16 if rough else None,
+    )  # fmt: skip
+
+
+def _make_adamw(groups: list[dict[str, Any]], settings: TrainConfig) -> torch.optim.Optimizer:
     lr, betas, eps = settings.learning_rate, (settings.beta1, settings.beta2), settings.adam_eps
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     if settings.fused_optimizer and not is_reference() and devices <= set(FUSED_DEVICES):
@@ -133,16 +152,26 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: dict[str, dict[str, Tensor]]) -> None:
     """Put back what `optimizer_state` returned; the settings of the groups (decay, betas) stay the optimizer's own.
 
-    Raises ValueError when `saved` has names that the model has not, or lacks some.
+    Raises ValueError when `saved` is that of another model, or of another kind of optimizer.
     """
     named = _trained(model)
     unknown, missing = sorted(set(saved) - set(named)), sorted(set(named) - set(saved))
     if saved and (unknown or missing):
         raise ValueError(f"optimizer state: unknown {unknown}, missing {missing}: it must fit the model. Resume with the model's own run")
     name_of = {parameter: name for name, parameter in named.items()}
+    for group in optimizer.param_groups:
+        for name in (name_of[parameter] for parameter in group["params"]):
+            _check_kind(name, saved.get(name), "momentum" in group)
     order = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {index: {key: value.clone() for key, value in saved[name].items()} for index, name in enumerate(order) if name in saved}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_kind(name: str, saved: dict[str, Tensor] | None, by_muon: bool) -> None:
+    needed = {"momentum_buffer"} if by_muon else {"step", "exp_avg", "exp_avg_sq"}
+    if saved and set(saved) != needed:
+        holds, needs = ", ".join(sorted(saved)), ", ".join(sorted(needed))
+        raise ValueError(f"optimizer state: {name} has {holds}: this optimizer remembers {needs}. Resume with the run's own optimizer")
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

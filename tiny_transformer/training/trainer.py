@@ -78,7 +78,7 @@ class Trainer(TrainingLoop):
     def _take_step(self, norm: float, lr: float) -> None:
         scale_gradients(self.parameters, norm, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_ratio", 1.0)  # Muon's matrices: the same schedule, another peak
         self.optimizer.step()
 
     def _drop_gradients(self) -> None:

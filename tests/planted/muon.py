@@ -1,0 +1,45 @@
+"""Planted bugs: Muon in both engines."""
+
+from tests.planted.bug import Bug
+
+TORCH, NUMPY = "tiny_transformer/training", "tiny_transformer/numpy_engine"
+
+BUGS = [
+    Bug("Newton–Schulz without the norm", f"{TORCH}/muon.py", "    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)\n    for _ in range(steps):\n        gram = x @ x.mT", "    for _ in range(steps):\n        gram = x @ x.mT", "muon"),
+    Bug("one norm for a whole batch", f"{TORCH}/muon.py", "    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)\n    for _ in range(steps):\n        gram = torch.bmm", "    x = x / x.norm().clamp(min=SMALLEST_NORM)\n    for _ in range(steps):\n        gram = torch.bmm", "muon"),
+    Bug("cubic and quintic terms exchanged", f"{TORCH}/muon.py", "(b * gram + c * gram @ gram) @ x", "(c * gram + b * gram @ gram) @ x", "muon"),
+    Bug("batched quintic with its scalars exchanged", f"{TORCH}/muon.py", "beta=b, alpha=c)", "beta=c, alpha=b)", "muon"),
+    Bug("a tall result not turned back", f"{TORCH}/muon.py", "        x = a * x + (b * gram + c * gram @ gram) @ x\n    return x.mT if is_tall else x", "        x = a * x + (b * gram + c * gram @ gram) @ x\n    return x", "muon"),
+    Bug("a wrong digit in a coefficient", f"{TORCH}/muon.py", "(3.4445, -4.7750, 2.0315)", "(3.4445, -4.7750, 2.0135)", "muon"),
+    Bug("zeros become NaN", f"{TORCH}/muon.py", "    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALLEST_NORM)\n    for _ in range(steps):\n        gram = torch.bmm", "    x = x / torch.linalg.matrix_norm(x, keepdim=True)\n    for _ in range(steps):\n        gram = torch.bmm", "muon"),
+    Bug("small gradients are not raised", f"{TORCH}/muon.py", "SMALLEST_NORM = 1e-15", "SMALLEST_NORM = 1e-3", "muon"),
+    Bug("one step of Newton–Schulz too few", f"{TORCH}/muon.py", "def newton_schulz_batch(matrices: Tensor, steps: int = 5)", "def newton_schulz_batch(matrices: Tensor, steps: int = 4)", "muon"),
+    Bug("scale upside down", f"{TORCH}/muon.py", "math.sqrt(max(1.0, rows / columns))", "math.sqrt(max(1.0, columns / rows))", "muon"),
+    Bug("scale without the root", f"{TORCH}/muon.py", "math.sqrt(max(1.0, rows / columns))", "max(1.0, rows / columns)", "muon"),
+    Bug("momentum without Nesterov", f"{TORCH}/muon.py", "        direction = momentum * mean + (1 - momentum) * gradient\n", "        direction = mean\n", "muon"),
+    Bug("batched momentum without Nesterov", f"{TORCH}/muon.py", "momentum * torch.stack(means) + (1 - momentum) * torch.stack(gradients)", "torch.stack(means)", "muon"),
+    Bug("batched decay forgotten", f"{TORCH}/muon.py", "        torch._foreach_mul_(matrices, 1 - lr * weight_decay)\n", "", "muon"),
+    Bug("decay without the learning rate", f"{TORCH}/muon.py", "        parameter.mul_(1 - lr * weight_decay)\n", "        parameter.mul_(1 - weight_decay)\n", "muon"),
+    Bug("decay after the step", f"{TORCH}/muon.py", "        parameter.mul_(1 - lr * weight_decay)\n        parameter.sub_(lr * step_scale(*parameter.shape) * newton_schulz(direction))\n", "        parameter.sub_(lr * step_scale(*parameter.shape) * newton_schulz(direction))\n        parameter.mul_(1 - lr * weight_decay)\n", "muon"),
+    Bug("only the first matrix of a shape learns", f"{TORCH}/muon.py", "steps.unbind(), alpha", "[steps[0]] * len(matrices), alpha", "muon"),
+    Bug("AdamW works on the state of before", f"{TORCH}/muon.py", "        self.others.state, self.others.param_groups = self.state, self.param_groups[1:]\n", "", "muon"),
+    Bug("AdamW's weights never learn", f"{TORCH}/muon.py", "        self.others.step()\n", "", "muon"),
+    Bug("a matrix without gradient is not left out", f"{TORCH}/muon.py", 'for parameter in group["params"] if parameter.grad is not None]', 'for parameter in group["params"]]', "muon"),
+    Bug("frozen matrices taken too", f"{TORCH}/muon.py", "if parameter.requires_grad and parameter.dim() == 2]", "if parameter.dim() == 2]", "muon"),
+    Bug("embeddings by Muon", f"{TORCH}/muon.py", '    return [parameter for parameter in blocks.parameters()', '    return [parameter for parameter in model.parameters()', "muon"),
+    Bug("matrices in both optimizers' hands", f"{TORCH}/optimizers.py", "settings.weight_decay, without=matrices)", "settings.weight_decay)", "muon"),
+    Bug("rough products always", f"{TORCH}/optimizers.py", "precision=torch.bfloat16 if rough else None", "precision=torch.bfloat16", "muon"),
+    Bug("another optimizer's state taken", f"{TORCH}/optimizers.py", "    if saved and set(saved) != needed:\n", "    if False:\n", "muon"),
+    Bug("AdamW's rate for Muon", f"{TORCH}/trainer.py", 'lr * group.get("lr_ratio", 1.0)', "lr", "muon"),
+    Bug("NumPy: AdamW's rate for Muon", f"{NUMPY}/muon.py", "lr * self.lr_ratio, self.weight_decay", "lr, self.weight_decay", "muon"),
+    Bug("NumPy: a tall matrix not transposed", f"{NUMPY}/muon.py", "matrix.shape[0] > matrix.shape[1]", "matrix.shape[0] < 0", "muon"),
+    Bug("NumPy: momentum buffer not kept", f"{NUMPY}/muon.py", "    mean *= momentum\n    mean += (1 - momentum) * gradient\n", "    mean = momentum * mean + (1 - momentum) * gradient\n", "muon"),
+    Bug("NumPy: momentum without Nesterov", f"{NUMPY}/muon.py", "    direction = momentum * mean + (1 - momentum) * gradient\n", "    direction = mean\n", "muon"),
+    Bug("NumPy: embeddings by Muon", f"{NUMPY}/muon.py", 'name.split(".")[0] == "blocks" and weight.ndim == 2', "weight.ndim == 2", "muon"),
+    Bug("NumPy: scale forgotten", f"{NUMPY}/muon.py", "lr * step_scale(*parameter.shape) * newton_schulz(direction)", "lr * newton_schulz(direction)", "muon"),
+    Bug("NumPy: no decay of Muon's matrices", f"{NUMPY}/muon.py", "lr * self.lr_ratio, self.weight_decay", "lr * self.lr_ratio, 0.0", "muon"),
+    Bug("NumPy: the setting is not read", f"{NUMPY}/trainer.py", 'if settings.optimizer == "muon":', "if False:", "muon"),
+    Bug("NumPy: another optimizer's state taken", f"{NUMPY}/optimizers.py", "if values and set(values) != self.state_names(name):", "if False:", "muon"),
+    Bug("a momentum of 1 is accepted", "tiny_transformer/config.py", '("beta1", "beta2", "muon_momentum")', '("beta1", "beta2")', "muon"),
+    Bug("a rate of 0 is accepted", "tiny_transformer/config.py", '("learning_rate", "muon_learning_rate", "adam_eps")', '("learning_rate", "adam_eps")', "muon"),
+]
