@@ -77,8 +77,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], settings: Trai
         if before.get(name) != now[name]:
             what = "another text" if name == "text" else f"{name} {now[name]} instead of {before.get(name)}"
             yield f"resumed with {what}: the run goes on, but not bit for bit as if never stopped"
-    was, new = saved["settings"], asdict(settings)
-    changed = [f"{name} {new[name]} instead of {was.get(name)}" for name in new if new[name] != was.get(name)]
+    was, new = {**asdict(TrainConfig()), **saved["settings"]}, asdict(settings)  # an older run lacks settings that have come since
+    changed = [f"{name} {new[name]} instead of {was[name]}" for name in new if new[name] != was[name]]
     if changed:
         yield f"resumed with {', '.join(changed)}: the run goes on, but not as if never stopped"
 
