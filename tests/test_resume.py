@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +268,12 @@ def test_the_state_is_plain_values_and_tensors(whole):
     assert isinstance(saved, Checkpoint)
     allowed = (torch.Tensor, int, float, str, bool, type(None), list)
     assert all(isinstance(value, allowed) for _, value in flatten(saved.training))
+
+
+def test_settings_that_have_come_since_a_run_are_no_difference():
+    from tiny_transformer.training.resume import differences
+
+    older = {name: value for name, value in asdict(SETTINGS).items() if name not in ("optimizer", "muon_momentum")}
+    assert list(differences({"circumstances": {}, "settings": older}, {}, SETTINGS)) == []
+    changed = list(differences({"circumstances": {}, "settings": older}, {}, replace(SETTINGS, optimizer="muon")))
+    assert len(changed) == 1 and "optimizer muon instead of adamw" in changed[0]
