@@ -19,7 +19,7 @@ from tiny_transformer.tokenization.byte import ByteTokenizer
 from tiny_transformer.tokenization.byte_pieces import BYTE_PIECES
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.tokenization.hugging_face import load_tokenizer_json, save_tokenizer_json, to_tokenizer_json
-from tiny_transformer.tokenization.hugging_face_bpe import GPT4
+from tiny_transformer.tokenization.hugging_face_bpe import LLAMA3
 from tiny_transformer.tokenization.metaspace_bpe import MetaspaceBPE, merge_plain, merge_quick
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.unigram import UnigramTokenizer
@@ -104,7 +104,7 @@ def theirs() -> dict[str, Tokenizer]:
     """One of each kind, made by the library alone."""
     return {
         "gpt2": byte_level(None, use_regex=True),
-        "gpt4": byte_level(Regex(GPT4)),
+        "gpt4": byte_level(Regex(LLAMA3)),
         "qwen": byte_level(Regex(QWEN), normalizer=normalizers.NFC()),
         "unsplit": byte_level(None),
         "llama": metaspace_bpe("llama"),
@@ -134,13 +134,15 @@ def test_each_is_read_as_what_it_is():
         **dict.fromkeys(["llama", "mistral", "gemma", "no bytes"], MetaspaceBPE), "wordpiece": WordPieceTokenizer,
         "unigram": UnigramTokenizer, "unigram lines": UnigramTokenizer,
     }  # fmt: skip
-    assert [loaded()[name].split for name in ("gpt2", "gpt4", "unsplit")] == ["gpt2", "gpt4", "none"]
+    assert [loaded()[name].split for name in ("gpt2", "gpt4", "unsplit")] == ["gpt2", LLAMA3, "none"]
     assert loaded()["qwen"].inner.split == QWEN
 
 
 @given(ANY_TEXT)
 @example("<s><s>a<|im_start|> <tool>x<|endoftext|><|im_end|>")
 @example("  a  <s>  b ▁ c▁")
+@example("\n ")
+@example("a \n\n  ")
 @settings(max_examples=150, deadline=None)
 def test_ids_and_text_are_the_library_s(text):
     for name, tokenizer in theirs().items():
