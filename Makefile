@@ -39,7 +39,7 @@ planted-bugs: $(VENV)/.installed-test ## plant small mistakes in a copy, one by 
 	$(BIN)/python tests/planted_bugs.py $(ARGS)
 
 faults: $(VENV)/.installed-test ## the long campaigns of generated cases: a million texts, ten minutes
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(ARGS)
 
 dist: $(VENV)/.installed-core ## build a wheel into dist/
 	@rm -rf build  # what an earlier build left there would get into the wheel

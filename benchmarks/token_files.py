@@ -85,7 +85,7 @@ def run() -> list[Result]:
             if ours["tokens"] != peer["tokens"]:
                 raise RuntimeError(f"ours has {ours['tokens']} tokens, tiktoken {peer['tokens']}: the comparison would say nothing")
             ratio = peer["seconds"] / ours["seconds"]
-            memory = f"peak memory {ours['memory']:.0f} MB, tiktoken with all in memory {peer['memory']:.0f} MB"
+            memory = f"peak memory of the writing process {ours['memory']:.0f} MB, tiktoken with all in memory {peer['memory']:.0f} MB"
             result = Result(
                 name=f"token files, {size:.0f} MB, {workers} process{'es' * (workers > 1)}", unit="MB/s", ours=size / ours["seconds"],
                 peer=size / peer["seconds"], peer_name="tiktoken", ratio=ratio, low=ratio, high=ratio, notes=memory,

@@ -2,7 +2,7 @@
 
 Each line prints tried / failed, and all of it goes into one JSON report. The exit code is 1 when anything failed.
 
-    python tests/faults.py --texts 1000000 --report faults.json
+    python -m tests.faults --texts 1000000 --report faults.json
 """
 
 import argparse
@@ -15,15 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.any_text import many_texts  # noqa: E402
-from tests.test_unigram import library as unigram_twin  # noqa: E402
-from tests.test_wordpiece import library as wordpiece_twin  # noqa: E402
-from tests.tokenizer_campaign import campaign as bpe_campaign  # noqa: E402
-from tiny_transformer import tokenization  # noqa: E402
-from tiny_transformer.tokenization.base import Tokenizer  # noqa: E402
+from tests.any_text import many_texts
+from tests.test_unigram import library as unigram_twin
+from tests.test_wordpiece import library as wordpiece_twin
+from tests.tokenizer_campaign import campaign as bpe_campaign
+from tiny_transformer import tokenization
+from tiny_transformer.tokenization.base import Tokenizer
 
 PART = 5_000
 Counts = dict[str, int]
