@@ -70,15 +70,16 @@ def windows(ids: NDArray[np.int32], starts: NDArray[np.int64]) -> torch.Tensor:
 
 
 def loss_of(model: TinyTransformerLM, ids: NDArray[np.int32]) -> float:
-    """Nats per character on the first 32 windows of the text held back."""
-    batch = windows(ids, np.arange(32) * LENGTH)
+    """Nats per character on 32 windows that are spread over the text held back."""
+    batch = windows(ids, np.linspace(0, len(ids) - LENGTH - 1, 32).astype(np.int64))
     with torch.inference_mode():
         return float(cross_entropy(model(batch[:, :-1]), batch[:, 1:]))
 
 
 def loss_of_counts(draft: NgramDraft, ids: NDArray[np.int32]) -> float:
-    """The same for counts, on every tenth character, each behind 64."""
-    return -float(np.mean([math.log(draft.probabilities(ids[i - 64 : i].tolist())[ids[i]]) for i in range(64, 32 * LENGTH, 10)]))
+    """The same for counts, on 500 characters, each behind 64."""
+    places = np.linspace(64, len(ids) - 1, 500).astype(np.int64)
+    return -float(np.mean([math.log(draft.probabilities(ids[i - 64 : i].tolist())[ids[i]]) for i in places]))
 
 
 def measure(name: str, model: TinyTransformerLM, tokenizer: CharTokenizer, draft: TinyTransformerLM | Draft, notes: str) -> Result:

@@ -48,8 +48,7 @@ class RewindingReader:
         """`at_once` tokens are read in a typical pass, `max_new` in all: both decide only how fast it is."""
         self.model = model
         self.limit = model.config.max_seq_len
-        self._start = 0  # where in the text the cache begins
-        self._seen: list[int] = []  # the tokens that the cache holds
+        self._seen: list[int] = []  # the tokens that the cache holds, from the window's first
         self._cache = self._make_cache(min(self.limit, RESERVE))
         self._packed = pack(model, at_once, max_new)
 
@@ -64,7 +63,7 @@ class RewindingReader:
         window = list(ids[start:])
         if len(window) > self._cache.max_len:
             self._cache, self._seen = self._make_cache(min(self.limit, 2 * len(window))), []
-        kept = self._rewind(start, window[: len(window) - last])  # the last ones are read again: their logits are wanted
+        kept = self._rewind(window[: len(window) - last])  # the last ones are read again: their logits are wanted
         with evaluating(self.model):
             new = torch.tensor([window[kept:]], device=self.model.device)
             with applied(self._packed if kept else {}):
@@ -73,11 +72,14 @@ class RewindingReader:
         self._seen = window
         return logits
 
-    def _rewind(self, start: int, window: list[int]) -> int:
-        """Keep of the cache what this beginning of a window shares with it; how many tokens that is."""
-        kept = common_start(self._seen, window) if start == self._start else 0
+    def _rewind(self, beginning: list[int]) -> int:
+        """Keep of the cache what this beginning of a window shares with it; how many tokens that is.
+
+        Positions count from the window's first token, so it makes no difference where in the text the window lies.
+        """
+        kept = common_start(self._seen, beginning)
         self._cache.rewind(kept)
-        self._start, self._seen = start, window[:kept]
+        self._seen = beginning[:kept]  # now, and not after the pass: an interrupted one leaves layers of different lengths
         return kept
 
     def _make_cache(self, length: int) -> KVCache:
