@@ -76,6 +76,13 @@ class KVCache:
             raise ValueError(f"padding has {len(padding)} entries, must have one per row: {self.batch_size}")
         self.padding = torch.tensor(padding, device=self.device) if padding is not None and any(padding) else None
 
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` columns, keep the memory: what comes next is written over the rest."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"the KV cache holds {self.length} positions: it can't go back to {length}. Pass 0 to {self.length}")
+        for layer in self.layers:
+            layer.length = length
+
     def select(self, rows: Tensor) -> None:
         """Make row i a copy of the row `rows[i]` (beam search)."""
         for layer in self.layers:

@@ -35,13 +35,15 @@ class Writer:
     step: int
     metrics: Mapping[str, Any]
     record: Mapping[str, Any]
+    drafted: Any = None
+    """The generator with a draft (`drafts.py`), where one is used."""
     _text: str | None = None
     _looked: bool = False
 
     @property
     def generator(self) -> Any:
-        """The engine's TextGenerator: one for everything."""
-        return self.engine.generator(self.model, self.tokenizer)
+        """The engine's TextGenerator, or the one with a draft: one for everything."""
+        return self.drafted or self.engine.generator(self.model, self.tokenizer)
 
     @property
     def training_text(self) -> str | None:
