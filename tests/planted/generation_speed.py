@@ -5,6 +5,7 @@ from tests.planted.bug import Bug
 STEP = "tiny_transformer/sampling/decode_step.py"
 PACKED = "tiny_transformer/sampling/packed.py"
 QUANTIZED = "tiny_transformer/quantized.py"
+NATIVE = "tiny_transformer/sampling/native.py"
 
 BUGS = [
     Bug("window one too wide", STEP, "max(0, n - config.window)", "max(0, n - config.window - 1)", "decode_step"),
@@ -30,10 +31,14 @@ BUGS = [
     Bug("rounded towards zero", QUANTIZED, ".round().clamp(-largest, largest)", ".trunc().clamp(-largest, largest)", "quantized"),
     Bug("scales cut instead of rounded up", QUANTIZED, "((x.view(torch.int32) + 0xFFFF) & ~0xFFFF)", "(x.view(torch.int32) & ~0xFFFF)", "quantized"),
     Bug("scales not rounded at all", QUANTIZED, "return ((x.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)", "return x", "quantized"),
-    Bug("division by zero in a row of zeros", QUANTIZED, "torch.where(scales > 0, scales, 1)", "scales", "quantized"),
     Bug("groups share the first one's scale", QUANTIZED, "(grouped * quantized.scales[..., None])", "(grouped * quantized.scales[:, :1, None])", "quantized"),
     Bug("bias lost in the kernel's product", QUANTIZED, "return y.float() if bias is None else bias + y", "return y.float()", "quantized decode_step"),
     Bug("numbers at an odd place in memory", QUANTIZED, "if fast and (values.data_ptr() % STEP or not values.is_contiguous()):", "if fast and not values.is_contiguous():", "quantized"),
     Bug("only the top layers of a block are rounded", QUANTIZED, "for parent in list(small.modules()):", "for parent in list(small.modules())[:-8]:", "quantized"),
     Bug("the model itself is rounded", QUANTIZED, "small = copy.deepcopy(model).eval()", "small = model.eval()", "quantized"),
+    Bug("C forgets the stream", NATIVE, "(stream ? stream[at] : 0)", "0", "native"),
+    Bug("C forgets the bias", NATIVE, "(bias ? bias[i + k] : 0)", "0", "native"),
+    Bug("C leaves out the rows that are left over", NATIVE, "for (long i = 0; i < out; i += 4)", "for (long i = 0; i < out - 3; i += 4)", "native"),
+    Bug("C takes columns for rows", NATIVE, "weight = weight.contiguous()", "weight = weight", "native"),
+    Bug("two pools of threads", NATIVE, "    if _thread_pools() != before:", "    if False:", "native"),
 ]
