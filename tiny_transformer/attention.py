@@ -190,6 +190,11 @@ def record_weights() -> Iterator[list[Tensor]]:
         _recorder.reset(token)
 
 
+def is_recording() -> bool:
+    """True inside `with record_weights():`."""
+    return _recorder.get() is not None
+
+
 if __name__ == "__main__":
     query = torch.ones(1, 1)
     key = torch.tensor([1.0, 2.0, 3.0]).log()[:, None]

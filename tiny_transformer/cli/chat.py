@@ -66,6 +66,8 @@ class ChatSettings:
     """Speculative decoding: a smaller run of the same tokenizer, or ngram, guesses ahead; the same distribution in less time."""
     draft_tokens: int = 4
     """How many tokens the draft guesses at a time."""
+    int8: bool = False
+    """Round the weights to 8 bits first: a quarter of the memory, faster on a processor, and almost the same model."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> int:
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny chat checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
-    writer = open_writer(str(path), settings.engine)
+    writer = open_writer(str(path), settings.engine, int8=settings.int8)
     if settings.draft is not None:
         use_draft(writer, settings.draft, settings.draft_tokens)
     with_history = sys.stdin.isatty() and _remember_lines()
