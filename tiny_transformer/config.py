@@ -234,7 +234,7 @@ class TrainConfig:
     """How a model learns. The defaults suit a small model on a laptop."""
 
     max_steps: int = 2000
-    """Optimizer steps in all; with minutes, the clock decides instead."""
+    """Optimizer steps in all. With minutes, the clock decides instead."""
     minutes: float | None = None
     """Train for this long, from the start of the command to the last step; the learning rate follows the clock (docs/minutes.md)."""
     batch_size: int = 32
