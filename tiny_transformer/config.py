@@ -240,7 +240,9 @@ class TrainConfig:
     """How a model learns. The defaults suit a small model on a laptop."""
 
     max_steps: int = 2000
-    """Optimizer steps in all."""
+    """Optimizer steps in all. With minutes, the clock decides instead."""
+    minutes: float | None = None
+    """Train for this long, from the start of the command to the last step; the learning rate follows the clock (docs/minutes.md)."""
     batch_size: int = 32
     """Sequences per step, over all micro-batches."""
     accumulate: int = 1
@@ -310,6 +312,8 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             check(value >= least, f"{name}={value}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
+        in_time = self.minutes is None or 0 < self.minutes < math.inf
+        check(in_time, f"minutes={self.minutes}", "it must be positive", "Try minutes=3, or leave it out")
         check(self.patience is None or self.patience >= 1, f"patience={self.patience}", "it must be at least 1", "Try patience=5")
         for name in ("learning_rate", "muon_learning_rate", "adam_eps"):
             check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")
