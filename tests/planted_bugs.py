@@ -34,7 +34,7 @@ def every_bug() -> list[Bug]:
 def copy_tree(target: Path) -> None:
     """What the tests need, without results and caches."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("tiny_transformer", "tests", "tools", "examples", "docs", "data"):
+    for name in ("tiny_transformer", "tests", "tools", "examples", "benchmarks", "docs", "data"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     for path in [*ROOT.glob("*.*"), ROOT / "Makefile"]:
         if path.is_file():

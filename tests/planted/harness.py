@@ -1,0 +1,48 @@
+"""Planted bugs: the benchmarks' harness, their page and picture, the GPU benchmark, and training that does not wait."""
+
+from tests.planted.bug import Bug
+
+AHEAD, TRAINER = "tiny_transformer/training/steps_ahead.py", "tiny_transformer/training/trainer.py"
+
+BUGS = [
+    Bug("a bad number is forgotten by the next step", AHEAD, "torch.maximum(bad, (~numbers.isfinite().all()).to(bad))", "(~numbers.isfinite().all()).to(bad)", "steps_ahead"),
+    Bug("only the loss is looked at", AHEAD, "(~numbers.isfinite().all())", "(~numbers[0].isfinite())", "steps_ahead"),
+    Bug("clipping on the device always rescales", AHEAD, "(numbers[1].float() / max_norm).clamp(min=1)", "(numbers[1].float() / max_norm)", "steps_ahead"),
+    Bug("the loss is taken for the norm", AHEAD, "(numbers[1].float() / max_norm)", "(numbers[0].float() / max_norm)", "steps_ahead"),
+    Bug("the veto stays with the optimizer", AHEAD, "        del optimizer.found_inf, optimizer.grad_scale  # type", "        pass  # type", "steps_ahead"),
+    Bug("numbers in memory that the next step overwrites", AHEAD, "numbers.clone(), None", "numbers, None", "steps_ahead"),
+    Bug("a pause counts as training", AHEAD, "        if not self._waiting:\n            self._clock", "        if self._clock == 0.0:\n            self._clock", "steps_ahead"),
+    Bug("reads every step at once", AHEAD, "while len(self._waiting) > leave:", "while self._waiting:", "steps_ahead"),
+    Bug("what was bad stays bad", AHEAD, "        self.bad.zero_()\n", "", "steps_ahead"),
+    Bug("evaluates before the reports of earlier steps", TRAINER, "        self._catch_up()\n        with preserved_rng", "        with preserved_rng", "steps_ahead"),
+    Bug("saves before the reports of earlier steps", TRAINER, "        self._catch_up()\n        return Checkpoint(", "        return Checkpoint(", "steps_ahead"),
+    Bug("late reports carry today's step", TRAINER, "            self.progress.step = step + 1\n", "            self.progress.step = now\n", "steps_ahead"),
+    Bug("the learning rate of the step after", TRAINER, "        self._set_lr(lr)\n        guarded_step", "        self._set_lr(self._lr() * 0.99)\n        guarded_step", "steps_ahead"),
+    Bug("the error names a later step", TRAINER, "            self.progress.step = step\n            if not", "            if not", "steps_ahead"),
+    Bug("an aim of a cost is reached from above", "benchmarks/harness.py", "self.ratio <= self.aim if self.lower_is_better", "self.ratio >= self.aim if self.lower_is_better", "benchmarks"),
+    Bug("ratio upside down", "benchmarks/harness.py", "sorted(other / mine for mine, other in pairs)", "sorted(mine / other for mine, other in pairs)", "benchmarks"),
+    Bug("ours always goes first", "benchmarks/harness.py", "        if turn % 2:\n", "        if True:\n", "benchmarks"),
+    Bug("a changed tree passes for its commit", "benchmarks/harness.py", "return name + \"+\" * bool(name and changed)", "return name", "benchmarks"),
+    Bug("waiting for the disk counts as work", "benchmarks/watch.py", " - ticks.get(\"iowait\", 0)", "", "benchmarks"),
+    Bug("children's time counts as others'", "benchmarks/watch.py", "sum(os.times()[:4])", "sum(os.times()[:2])", "benchmarks"),
+    Bug("our own time counts as others'", "benchmarks/watch.py", "(now.busy - self.begun.busy) - (now.own - self.begun.own)", "now.busy - self.begun.busy", "benchmarks"),
+    Bug("the first figure counts, not the latest", "benchmarks/report.py", "_row(name, points[-1]) for", "_row(name, points[0]) for", "benchmarks"),
+    Bug("runs in the order of the file", "benchmarks/history.py", "sorted(runs, key=lambda run: run[:2])", "runs", "benchmarks"),
+    Bug("an ended comparison breaks the history", "benchmarks/history.py", "        if name is not None:\n", "        if True:\n", "benchmarks"),
+    Bug("an old name begins a line of its own", "benchmarks/history.py", "name = renamed.get(found[\"name\"], found[\"name\"])", "name = found[\"name\"]", "benchmarks"),
+    Bug("ratios of two machines joined", "benchmarks/picture.py", "if before.hardware == after.hardware:", "if True:", "benchmarks"),
+    Bug("a linear axis", "benchmarks/picture.py", "axes.set_yscale(\"log\")", "axes.set_yscale(\"linear\")", "benchmarks"),
+    Bug("the picture holds its date", "benchmarks/picture.py", "metadata={\"Date\": None, \"Creator\"", "metadata={\"Creator\"", "benchmarks"),
+    Bug("disturbed figures look like the others", "benchmarks/picture.py", "PAPER if point.is_disturbed else colour", "colour", "benchmarks"),
+    Bug("a missing peer fails the run", "benchmarks/__main__.py", "skipped = f\"{package} is not installed", "failed = f\"{package} is not installed", "benchmarks"),
+    Bug("a failed benchmark goes unnoticed", "benchmarks/__main__.py", "any(outcome.failed for outcome in outcomes) or not all", "not all", "benchmarks"),
+    Bug("attention's operations counted forward only", "benchmarks/gpu_peaks.py", "12.0 * config.n_layers", "4.0 * config.n_layers", "gpu_benchmark"),
+    Bug("positions counted as multiplied", "benchmarks/gpu_peaks.py", "    if config.position == \"learned\":\n", "    if False:\n", "gpu_benchmark"),
+    Bug("a tied output layer not counted", "benchmarks/gpu_peaks.py", "0 if config.tie_weights else config.vocab_size * config.d_model", "config.vocab_size * config.d_model", "gpu_benchmark"),
+    Bug("an A10G is an A10", "benchmarks/gpu_peaks.py", "rf\"\\b{words}\\b\"", "words", "gpu_benchmark"),
+    Bug("the first fitting name wins", "benchmarks/gpu_peaks.py", "max(fitting, key=len)", "fitting[-1]", "gpu_benchmark"),
+    Bug("entropy of pairs for that of a symbol", "benchmarks/markov.py", "return _entropy(self._of_pairs[:, :, None] * self.table) - _entropy(self._of_pairs)", "return _entropy(self._of_pairs[:, :, None] * self.table)", "gpu_benchmark"),
+    Bug("the text forgets the symbol before the last", "benchmarks/markov.py", "            a, b = b, c\n", "            b = c\n", "gpu_benchmark"),
+    Bug("the compiler's steps are timed", "benchmarks/gpu.py", "marks = self.ticks[self.SKIP - 1 :: block]", "marks = self.ticks[::block]", "gpu_benchmark"),
+    Bug("the largest batch counts, not the fastest", "benchmarks/gpu.py", "max(tried, key=lambda trial: statistics.median(trial[1]))", "tried[-1]", "gpu_benchmark"),
+]
