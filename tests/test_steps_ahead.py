@@ -239,6 +239,14 @@ def test_weights_are_as_before_a_step_that_is_not_finite(kind, says, clip_norm):
     assert bad._ahead.bad.item() == 0 and list(bad._ahead.take()) == []
 
 
+def test_nothing_is_saved_after_a_step_that_is_not_finite(tmp_path):
+    run = Run.create(tmp_path / "run", {})
+    trainer = trainer_of(replace(SETTINGS, eval_every=1000, save_every=7), model=Damaged(5, "nan"), run=run)
+    with pytest.raises(TrainingError, match="step 5"):  # heard of when the save after the seventh step asks
+        trainer.fit()
+    assert trainer.model.calls == 7 and not (run.path / "last.pt").exists()
+
+
 # ---------------------------------------------------------------- nothing waits
 
 

@@ -15,7 +15,7 @@ BUGS = [
     Bug("reads every step at once", AHEAD, "while len(self._waiting) > leave:", "while self._waiting:", "steps_ahead"),
     Bug("what was bad stays bad", AHEAD, "        self.bad.zero_()\n", "", "steps_ahead"),
     Bug("evaluates before the reports of earlier steps", TRAINER, "        self._catch_up()\n        with preserved_rng", "        with preserved_rng", "steps_ahead"),
-    Bug("saves before the reports of earlier steps", TRAINER, "        self._catch_up()\n        return Checkpoint(", "        return Checkpoint(", "steps_ahead"),
+    Bug("saves before the reports of earlier steps", TRAINER, "        self._catch_up()\n        return {\"optimizer\"", "        return {\"optimizer\"", "steps_ahead"),
     Bug("late reports carry today's step", TRAINER, "            self.progress.step = step + 1\n", "            self.progress.step = now\n", "steps_ahead"),
     Bug("the learning rate of the step after", TRAINER, "        self._set_lr(lr)\n        guarded_step", "        self._set_lr(self._lr() * 0.99)\n        guarded_step", "steps_ahead"),
     Bug("the error names a later step", TRAINER, "            self.progress.step = step\n            if not", "            if not", "steps_ahead"),

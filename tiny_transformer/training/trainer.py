@@ -205,7 +205,6 @@ class Trainer(TrainingLoop):
 
     def checkpoint(self, with_state: bool = True) -> Checkpoint:
         """The model as it is now; `with_state` adds all that `load_state` needs to go on as if never stopped."""
-        self._catch_up()
         return Checkpoint(**self._description(), weights=self.model.weights(), training=self._state() if with_state else None)
 
     def _state_of_engine(self) -> dict[str, Any]:
