@@ -133,7 +133,7 @@ def test_a_row_says_it_all(tmp_path):
     assert "| free | 200 tokens/s | a peer 100 | **2.00** (1.90 to 2.10) |  |" in text
     assert "4 comparisons, 3 with an aim, 2 of these reached.** Not reached: training step, large (0.83, aim 1.15)." in text
     assert "- training step, large: a \\| b" in text and "Again: `python -m benchmarks training`" in text and "a CPU, 2 cores" in text
-    for row in ("| training | 12 | 150 | 2026-01-02, `abc1234` |", "| startup | not timed yet | 15 |", "| **12** | 900 |"):
+    for row in ("| training | 12 | 180 | 2026-01-02, `abc1234` |", "| startup | not timed yet | 10 |", "| **12** | 900 |"):
         assert row in text
 
 

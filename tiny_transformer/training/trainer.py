@@ -174,13 +174,15 @@ class Trainer(TrainingLoop):
             return
         rows = -(-self.settings.batch_size // self.settings.accumulate)
         try:
-            compiled = torch.compile(self.model)
+            compiled, loss = torch.compile(self.model), None
+            ids = torch.zeros((rows, self.seq_len), dtype=torch.int64, device=self.device)
             with preserved_rng(self.device), self._autocast():  # what is compiled is compiled for a kind of arithmetic
                 self.model.train()
-                compiled(torch.zeros((rows, self.seq_len), dtype=torch.int64, device=self.device))
-            self._forward = compiled
+                logits = compiled(ids)
             if self.device.type == "cuda":  # logits of a large vocabulary are the step's largest tensor: read and write them once
-                self._cross_entropy = torch.compile(objectives.cross_entropy)
+                loss = torch.compile(objectives.cross_entropy)
+                loss(logits, ids, reduction="sum")
+            self._forward, self._cross_entropy = compiled, loss
         except Exception as error:  # no compiler, an unsupported Python, …: every reason has a type of its own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.listener.on_warning(f"compile did not work here, training goes on without it: {reason}")
