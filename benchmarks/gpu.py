@@ -163,7 +163,7 @@ def lab_speed(plan: Plan, ids: NDArray[np.uint16], val: NDArray[np.uint16], peak
     return Result(
         name="GPU, 6 × 384, training", unit="tokens/s", ours=ours, peer=peer, peer_name="float32, eager", ratio=ours / peer,
         low=rates["fast"][quarter] / peer, high=rates["fast"][-1 - quarter] / peer, group="gpu",
-        notes=f"context {plan.lab.max_seq_len}, batch {plan.lab_batch}, {share:.0%} of the peak", extra={"share_of_peak": share},
+        notes=f"context {plan.lab.max_seq_len}, batch {plan.lab_batch}", extra={"share_of_peak": share},
     )  # fmt: skip
 
 

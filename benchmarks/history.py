@@ -98,11 +98,19 @@ def _run(number: int, record: Mapping[str, Any], renamed: Mapping[str, str | Non
 
 
 def lines(runs: Iterable[Run], first: Iterable[str] = ()) -> dict[str, dict[str, list[Point]]]:
-    """group → comparison → its points, oldest first. The groups named in `first` come first, gpu last."""
+    """group → comparison → its points, oldest first. The groups named in `first` come first, gpu last.
+
+    Where one name was measured beside several peers, each is a comparison of its own, named with its peer.
+    """
+    runs = list(runs)
+    peers: dict[str, set[str]] = {}
+    for result in (result for run in runs for result in run.results):
+        peers.setdefault(result.name, set()).add(result.peer_name)
     found: dict[str, dict[str, list[Point]]] = {}
     for run in runs:
         for result in run.results:
-            found.setdefault(result.group, {}).setdefault(result.name, []).append(Point(run, result))
+            name = result.name if len(peers[result.name]) == 1 else f"{result.name}, beside {result.peer_name}"
+            found.setdefault(result.group, {}).setdefault(name, []).append(Point(run, result))
     order = [*first, *sorted(found), "gpu"]
     place = {group: index for index, group in reversed(list(enumerate(order)))} | {"gpu": len(order)}
     return dict(sorted(found.items(), key=lambda item: place[item[0]]))

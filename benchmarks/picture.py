@@ -22,7 +22,7 @@ from benchmarks.history import Point, Run
 INK, SOFT, FAINT, PAPER = "#22223b", "#6c7086", "#d9dbe3", "#ffffff"
 LINE, REACHED, MISSED, AIM = "#9db4d6", "#2a7f62", "#c1440e", "#bc8a00"
 COLUMNS = 4
-WIDTH, PANEL, AXES, HEADING, TOP, BOTTOM, LEFT, GAP = 12.0, 1.6, 0.88, 0.34, 0.8, 0.05, 0.5, 0.62
+WIDTH, PANEL, AXES, HEADING, TOP, BOTTOM, LEFT, GAP = 12.0, 1.72, 0.88, 0.34, 0.8, 0.05, 0.5, 0.62
 """Inches: the page, a row of panels, the axes in it, a group's heading, the space above, below, left of and between the panels."""
 ROUND = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
 """Ever more digits that a tick may have."""
@@ -44,7 +44,7 @@ def draw(groups: Mapping[str, Mapping[str, Sequence[Point]]], runs: Sequence[Run
         here = sorted({point.run.number for points in comparisons.values() for point in points})
         y -= HEADING
         for place, (name, points) in enumerate(comparisons.items()):
-            left, bottom = LEFT + place % COLUMNS * (width + GAP), y - place // COLUMNS * PANEL - 0.27 - AXES
+            left, bottom = LEFT + place % COLUMNS * (width + GAP), y - place // COLUMNS * PANEL - 0.4 - AXES
             axes = figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, AXES / height))
             _panel(axes, _short(name, list(comparisons)), points, [run for run in runs if run.number in here])
         y -= count * PANEL
@@ -71,7 +71,10 @@ def _panel(axes: Axes, name: str, points: Sequence[Point], runs: Sequence[Run]) 
     """One comparison; `runs` are those that its whole group has, so that neighbouring panels share their axis."""
     place = {run.number: index for index, run in enumerate(runs)}
     last = points[-1].result
-    axes.set_title(name, loc="left", fontsize=8.5, color=INK, pad=4)
+    axes.set_title(name.removesuffix(f", beside {last.peer_name}"), loc="left", fontsize=8.5, color=INK, pad=13)
+    axes.annotate(
+        f"beside {last.peer_name}", (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7, color=SOFT
+    )
     axes.set_yscale("log")
     axes.axhline(1, color=FAINT, lw=1.4, zorder=1)
     if last.aim is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import catalogue, picture
 from benchmarks.__main__ import NAMES
-from benchmarks.harness import HISTORY, ROOT
+from benchmarks.harness import HISTORY, ROOT, Result
 from benchmarks.history import Point, Run, lines, read
 from benchmarks.picture import figure_of
 from benchmarks.watch import BUSY
@@ -82,8 +82,18 @@ def _row(name: str, point: Point) -> str:
 
 
 def _notes(comparisons: Mapping[str, Sequence[Point]]) -> list[str]:
-    noted = [(name, points[-1].result.notes) for name, points in comparisons.items() if points[-1].result.notes]
+    noted = [(name, text) for name, points in comparisons.items() if (text := _note(points[-1].result))]
     return ["", *(f"- {_cell(name)}: {_cell(text)}" for name, text in noted)] if noted else []
+
+
+def _note(result: Result) -> str:
+    """The result's own note, and the shares (of a peak, a ceiling) among its numbers."""
+    shares = [
+        f"{100 * share:.0f} % {key.removeprefix('share_').replace('_', ' ')}"
+        for key, share in result.extra.items()
+        if key.startswith("share_of_")
+    ]
+    return "; ".join(filter(None, (result.notes, *shares)))
 
 
 def _times(runs: Sequence[Run]) -> str:

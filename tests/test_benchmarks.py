@@ -115,6 +115,18 @@ def test_who_counts_as_disturbed(tmp_path):
     assert point(None, load=5.0, others_before=None).is_disturbed and not point(None, load=0.2, others_before=None).is_disturbed
 
 
+def test_one_name_beside_two_peers_is_two_comparisons(tmp_path):
+    other = replace(RESULT, peer_name="b peer", ratio=3.0, extra={"share_of_ceiling": 0.417, "ceiling_gflops": 90.0})
+    runs = read(history(tmp_path / "h", record(RESULT), record(RESULT, other, date="2026-02-02")))
+    found = lines(runs)["training"]
+    both = ["training step, small, beside a peer", "training step, small, beside b peer"]
+    assert list(found) == both and [len(points) for points in found.values()] == [2, 1]
+    assert f"- {both[1]}: 42 % of ceiling" in report.page(runs, lines(runs))
+    drawn = picture.draw(lines(runs), runs).axes
+    assert [axes.get_title(loc="left") for axes in drawn] == ["small", "small"]
+    assert [axes.texts[0].get_text() for axes in drawn] == ["beside a peer", "beside b peer"]
+
+
 # ---------------------------------------------------------------- the page
 
 
@@ -193,7 +205,7 @@ def test_a_panel_shows_its_comparison(tmp_path):
     (axes,) = panel_of(tmp_path, *records)
     assert axes.get_yscale() == "log" and [label.get_text() for label in axes.get_xticklabels()] == ["c1", "c2", "c3"]
     dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
-    assert dots == [(0, 1.2), (1, 2.0), (2, 4.0)] and [text.get_text() for text in axes.texts] == ["4.00"]
+    assert dots == [(0, 1.2), (1, 2.0), (2, 4.0)] and [text.get_text() for text in axes.texts] == ["beside a peer", "4.00"]
     level = {line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1]}  # lines across the whole panel
     assert {1, 1.5} <= level
     low, high = axes.get_ylim()

@@ -45,4 +45,8 @@ BUGS = [
     Bug("the text forgets the symbol before the last", "benchmarks/markov.py", "            a, b = b, c\n", "            b = c\n", "gpu_benchmark"),
     Bug("the compiler's steps are timed", "benchmarks/gpu.py", "marks = self.ticks[self.SKIP - 1 :: block]", "marks = self.ticks[::block]", "gpu_benchmark"),
     Bug("the largest batch counts, not the fastest", "benchmarks/gpu.py", "max(tried, key=lambda trial: statistics.median(trial[1]))", "tried[-1]", "gpu_benchmark"),
+    Bug("a name beside two peers is one line", "benchmarks/history.py", "if len(peers[result.name]) == 1 else", "if True else", "benchmarks"),
+    Bug("other threads read readably too", "tiny_transformer/utils/reference.py", "        return self._variable.get() if self._times_set else self._default", "        return (True if self._default is False else self._variable.get()) if self._times_set else self._default", "reference"),
+    Bug("the compiler cannot look through", "tiny_transformer/utils/reference.py", "self._variable.get() if self._times_set else self._default", "self._variable.get()", "reference"),
+    Bug("once set, never looked through again", "tiny_transformer/utils/reference.py", "            self._times_set -= 1\n", "            pass\n", "reference"),
 ]
