@@ -63,7 +63,7 @@ DRY = Plan(
     device="cpu", compile=False, lab=ModelConfig(vocab_size=8, max_seq_len=16, d_model=16, n_layers=1, n_heads=2), lab_batch=4,
     lab_rate=3e-3, lab_steps=8, symbols=6, text=4_000, patience=0.5,
     gpt2=ModelConfig(vocab_size=64, max_seq_len=32, d_model=16, n_layers=2, n_heads=2),
-    batches=(1, 2), gpt2_steps=16, limit=20.0, peak_size=128,
+    batches=(1, 2), gpt2_steps=16, limit=1e6, peak_size=128,
 )  # fmt: skip
 
 
