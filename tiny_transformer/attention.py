@@ -7,15 +7,14 @@ Read before: `utils/shape_check.py`. Masks are boolean here and everywhere: True
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny_transformer.utils.reference import is_reference
+from tiny_transformer.utils.reference import TraceableVar, is_reference
 
-_recorder: ContextVar[list[Tensor] | None] = ContextVar("attention_weights", default=None)
+_recorder: TraceableVar[list[Tensor] | None] = TraceableVar("attention_weights", default=None)
 MOST_COMPILED = 512
 """Up to this length torch.compile gets the plain formula on a CPU: it fuses all but the products, and a step at 4 × 192 with context 128
 takes two thirds of the time that it takes with the fused kernel. Above, the weights take much memory."""
