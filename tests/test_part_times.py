@@ -20,6 +20,7 @@ from tiny_transformer.training import loop, objectives, part_times, step_times, 
 from tiny_transformer.training.ceilings import measure_ceilings
 from tiny_transformer.training.part_times import Stopwatch, parts_of, watched
 from tiny_transformer.training.step_times import time_steps
+from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import reference_path
 
 FORTH, BACK = 5.0, 11.0
@@ -93,7 +94,7 @@ MODULES = {
 }
 FUNCTIONS = {
     "rotary": (embeddings, "rotate", 2 * LAYERS), FUSED_ATTENTION: (attention, "attend", LAYERS), "loss": (objectives, "cross_entropy", 1),
-    "activation": (feedforward, "feed_forward", LAYERS),
+    "activation": (feedforward, "feed_forward", LAYERS), "dropout": (TransformerBlock, "dropout", 2 * LAYERS),
 }  # fmt: skip
 
 
@@ -111,8 +112,14 @@ def test_a_slow_module_gets_its_own_time_forward_and_backward(part):
 def test_a_slow_function_gets_its_own_time_forward_and_backward(part, monkeypatch):
     where, name, calls = FUNCTIONS[part]
     monkeypatch.setattr(where, name, slowed(getattr(where, name)))
-    times = {key: seconds for key, seconds in run(model_of()).items() if seconds}
+    times = {key: seconds for key, seconds in run(model_of(dropout=0.1)).items() if seconds}
     assert times == {(part, "forward"): FORTH * calls, (part, "backward"): BACK * calls}
+
+
+def test_dropout_is_a_part_only_where_it_does_something():
+    assert ("dropout", "forward") in run(model_of(dropout=0.1))
+    assert ("dropout", "forward") not in run(model_of())
+    assert ("dropout", "forward") not in run(model_of(dropout=0.1).eval())
 
 
 @pytest.mark.parametrize("option", ["gpt2", "swiglu", "token types", "post"])

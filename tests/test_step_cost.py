@@ -241,6 +241,10 @@ def test_bytes_of_the_rest(option):
         expected["q, k norms", "backward"] = [queries] * 3 + [keys] * 3 + [gain] * 2
     for key, tensors in expected.items():
         assert costs[key].bytes == nbytes(tensors), key
+    dropped = cost_of_step(replace(config, dropout=0.1), ROWS, SEQ)  # after the embeddings, and on both branches
+    mask = torch.zeros(n, d, dtype=torch.bool)
+    assert dropped["dropout", "forward"].bytes == dropped["dropout", "backward"].bytes == 3 * nbytes([x, x, mask])
+    assert {key: work for key, work in dropped.items() if key[0] != "dropout"} == costs
     weights = list(TinyTransformerLM(config, seed=0).parameters())
     assert costs["clipping", "update"].bytes == nbytes(weights)
     assert costs["optimizer", "update"].bytes == 7 * nbytes(weights)

@@ -19,7 +19,7 @@ ATTENTION = ("attention scores", "softmax", "attention values")
 """The parts that a fused kernel does in one."""
 PARTS = (
     "embeddings", "norms", "q, k, v products", "q, k norms", "rotary", "heads", *ATTENTION, "output projection", "residual adds",
-    "feed-forward up", "activation", "feed-forward down", "unembed", "loss", "clipping", "optimizer", "sampling",
+    "feed-forward up", "activation", "feed-forward down", "dropout", "unembed", "loss", "clipping", "optimizer", "sampling",
 )  # fmt: skip
 """All parts that have a cost, in the order of a step."""
 MASTER = 4
@@ -200,6 +200,7 @@ def _both_ways(p: Pass) -> Iterator[tuple[str, Both]]:
     yield "feed-forward up", _times(_linear(p, d, gates * ff, bias=c.bias == "all", branches=gates, summed=post), layers)
     yield "activation", _times(_activation(p), layers)
     yield "feed-forward down", _times(_linear(p, ff, d, bias=c.bias == "all"), layers)
+    yield "dropout", _times(_dropout(p), (2 * layers + 1) * bool(c.dropout))
     yield "unembed", _unembed(p)
     yield "loss", _loss(p)
 
@@ -228,13 +229,12 @@ def _sum_of_two(p: Pass, there: bool) -> Work:
 
 def _embeddings(p: Pass) -> Both:
     c, size = p.config, p.tokens * p.config.d_model
-    dropped = bool(c.dropout)
     tables = c.vocab_size * c.d_model
     more = p.queries * c.d_model * (c.position in ("learned", "sinusoidal")) + c.n_token_types * c.d_model
-    adds = (c.position == "learned") + 2 * (c.position == "sinusoidal") + (c.n_token_types > 0) + 2 * dropped
-    forward = Work(0, adds * size, 8 * p.tokens + size * p.weight + more * p.weight + size * p.value + size * dropped)
+    adds = (c.position == "learned") + 2 * (c.position == "sinusoidal") + (c.n_token_types > 0)
+    forward = Work(0, adds * size, 8 * p.tokens + size * p.weight + more * p.weight + size * p.value)
     learned = tables + c.max_seq_len * c.d_model * (c.position == "learned") + c.n_token_types * c.d_model
-    backward = Work(0, adds * size, 8 * p.tokens + size * p.value + learned * MASTER + size * dropped)
+    backward = Work(0, adds * size, 8 * p.tokens + size * p.value + learned * MASTER)
     tied = Work(0, tables, 3 * tables * MASTER) if c.tie_weights else Work()  # the output layer's gradient is added
     return forward, backward + tied
 
@@ -293,10 +293,16 @@ def _attention(p: Pass) -> tuple[Both, Both, Both]:
 
 
 def _residual(p: Pass) -> Both:
+    """A sum, which passes its gradient on as it is."""
     size = p.tokens * p.config.d_model
-    if not p.config.dropout:
-        return Work(0, size, 3 * size * p.value), Work()  # a sum passes its gradient on as it is
-    return Work(0, 3 * size, size * (3 * p.value + 1)), Work(0, 2 * size, size * (2 * p.value + 1))
+    return Work(0, size, 3 * size * p.value), Work()
+
+
+def _dropout(p: Pass) -> Both:
+    """A random number compared and a product for each number, and a mask of one byte. Drawing the random numbers is not counted."""
+    size = p.tokens * p.config.d_model
+    work = Work(0, 2 * size, size * (2 * p.value + 1))
+    return work, work
 
 
 def _activation(p: Pass) -> Both:

@@ -120,6 +120,8 @@ def watched(watch: Stopwatch, model: TinyTransformerLM, functions: Sequence[Func
         if inside:
             stack.enter_context(_replaced(attention, "attend", partial(core, watch)))
             stack.enter_context(_replaced(embeddings, "rotate", partial(_as_one("rotary"), watch)))
+        if inside and drops(model):
+            stack.enter_context(_replaced(TransformerBlock, "dropout", partial(_as_one("dropout"), watch)))
         for where, name, part in functions:
             stack.enter_context(_replaced(where, name, partial(_as_one(part), watch)))
         stack.enter_context(_replaced(Tensor, "backward", partial(_backward, watch)))
@@ -129,6 +131,8 @@ def watched(watch: Stopwatch, model: TinyTransformerLM, functions: Sequence[Func
 def parts_of(model: TinyTransformerLM) -> dict[nn.Module, str]:
     """Which part a module's own time belongs to. A module that is not named here belongs to the one it stands in."""
     named: dict[nn.Module | None, str] = {model.embeddings: "embeddings", model.embeddings.norm: "norms"}
+    if drops(model):
+        named[model.embeddings.dropout] = "dropout"
     for block in model.blocks:
         assert isinstance(block, TransformerBlock)
         heads, network = block.attention, block.feedforward
@@ -139,6 +143,11 @@ def parts_of(model: TinyTransformerLM) -> dict[nn.Module, str]:
         named |= dict.fromkeys((network.up, network.gate), "feed-forward up")
     named |= {model.norm: "norms", model.unembed: "unembed"}
     return {module: part for module, part in named.items() if module is not None}
+
+
+def drops(model: TinyTransformerLM) -> bool:
+    """Whether dropout does anything now."""
+    return model.training and model.config.dropout > 0
 
 
 Wrapper = Callable[..., Any]
