@@ -165,8 +165,7 @@ def step_flop(config: ModelConfig, batch_size: int, seq_len: int | None = None) 
     >>> f"{step_flop(PRESETS['baby-gpt'], 64) / 1e12:.2f} TFLOP"
     '1.16 TFLOP'
     """
-    costs = step_cost(config, batch_size, seq_len, fused=False, all_pairs=True)
-    return sum(work.products for (_, phase), work in costs.items() if phase != "update")
+    return total(step_cost(config, batch_size, seq_len, fused=False, all_pairs=True)).products  # AdamW has none
 
 
 def total(costs: Costs) -> Work:

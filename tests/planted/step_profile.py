@@ -20,7 +20,6 @@ BUGS = [
     Bug("AdamW's moments forgotten", COST, "MASTER * (7 * rest + 5 * hidden)", "MASTER * (3 * rest + 5 * hidden)", "step_cost"),
     Bug("Newton–Schulz on the larger side", COST, "r, c = min(rows, columns), max(rows, columns)", "r, c = max(rows, columns), min(rows, columns)", "step_cost"),
     Bug("usual count without what the mask hides", COST, "seq_len, fused=False, all_pairs=True)", "seq_len, fused=False)", "step_cost"),
-    Bug("update counted in the usual count", COST, "if phase != \"update\")", "if phase)", "step_cost"),
     Bug("bound is the shorter time", LINE, "        return max(self.compute(work), self.memory(work))", "        return min(self.compute(work), self.memory(work))", "roofline"),
     Bug("phases share one bound", LINE, "        return sum(self.ceilings.bound(work) for work in self.works.values())", "        return self.ceilings.bound(self.work)", "roofline"),
     Bug("fused attention keeps the last of three", LINE, "        added[name, phase] = added.get((name, phase), Work()) + work", "        added[name, phase] = work", "roofline"),
