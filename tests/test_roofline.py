@@ -46,29 +46,6 @@ def test_the_phases_have_bounds_of_their_own():
     assert sum_row([row, row]).bound == 10.0
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(OPTIONS)), st.sampled_from(["fused", "readable", "compiled"]), st.data())
-def test_nothing_is_lost(option, way, data):
-    """All costs and all times arrive in the rows, in the order of a step, and the shares add up to one."""
-    costs = step_cost(small_config(option), 3, fused=way != "readable")
-    seconds = st.floats(1e-6, 10.0)
-    if way == "compiled":
-        keys = [(FORWARD, "forward"), (FORWARD, "backward"), ("loss", "forward"), ("clipping", "update"), ("optimizer", "update")]
-    else:
-        keys = list(costs)
-        if way == "fused":
-            keys = [key for key in keys if key[0] not in ATTENTION] + [(FUSED_ATTENTION, "forward"), (FUSED_ATTENTION, "backward")]
-    times = {key: data.draw(seconds) for key in [*keys, ("other", "forward"), ("batch", "forward"), ("new", "forward")]}
-    made = rows(times, costs, HERE)
-    assert sum_row(made).work == total(costs)
-    assert sum_row(made).total == pytest.approx(sum(times.values()))
-    assert sum(row.share for row in made) == pytest.approx(1)
-    assert len({row.part for row in made}) == len(made)
-    order = [part for part in [FORWARD, *PARTS, "batch", "other", "new"] if part in {row.part for row in made}]
-    assert [row.part for row in made if row.part != FUSED_ATTENTION] == order
-    assert all(row.bound > 0 for row in made if row.part in PARTS)
-
-
 def test_fused_attention_is_the_sum_of_three():
     costs = step_cost(small_config(), 3)
     merged = together(costs, {(FUSED_ATTENTION, "forward"): 1.0})
@@ -91,3 +68,26 @@ def test_a_part_without_a_measured_time_is_shown():
     """Counted, but too quick or not run: its row has a bound and no rate."""
     row = next(row for row in rows({("norms", "forward"): 1.0}, token_cost(small_config(), 1, 5), HERE) if row.part == "unembed")
     assert row.bound > 0 == row.total == row.flop_per_second == row.bytes_per_second == row.share_of_ceiling
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(OPTIONS)), st.sampled_from(["fused", "readable", "compiled"]), st.data())
+def test_nothing_is_lost(option, way, data):
+    """All costs and all times arrive in the rows, in the order of a step, and the shares add up to one."""
+    costs = step_cost(small_config(option), 3, fused=way != "readable")
+    seconds = st.floats(1e-6, 10.0)
+    if way == "compiled":
+        keys = [(FORWARD, "forward"), (FORWARD, "backward"), ("loss", "forward"), ("clipping", "update"), ("optimizer", "update")]
+    else:
+        keys = list(costs)
+        if way == "fused":
+            keys = [key for key in keys if key[0] not in ATTENTION] + [(FUSED_ATTENTION, "forward"), (FUSED_ATTENTION, "backward")]
+    times = {key: data.draw(seconds) for key in [*keys, ("other", "forward"), ("batch", "forward"), ("new", "forward")]}
+    made = rows(times, costs, HERE)
+    assert sum_row(made).work == total(costs)
+    assert sum_row(made).total == pytest.approx(sum(times.values()))
+    assert sum(row.share for row in made) == pytest.approx(1)
+    assert len({row.part for row in made}) == len(made)
+    order = [part for part in [FORWARD, *PARTS, "batch", "other", "new"] if part in {row.part for row in made}]
+    assert [row.part for row in made if row.part != FUSED_ATTENTION] == order
+    assert all(row.bound > 0 for row in made if row.part in PARTS)
