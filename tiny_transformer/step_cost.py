@@ -230,9 +230,10 @@ def _embeddings(p: Pass) -> Both:
     c, size = p.config, p.tokens * p.config.d_model
     tables = c.vocab_size * c.d_model
     more = p.queries * c.d_model * (c.position in ("learned", "sinusoidal")) + c.n_token_types * c.d_model
-    adds = (c.position == "learned") + 2 * (c.position == "sinusoidal") + (c.n_token_types > 0)
-    forward = Work(0, adds * size, 8 * p.tokens + size * p.weight + more * p.weight + size * p.value)
-    learned = tables + c.max_seq_len * c.d_model * (c.position == "learned") + c.n_token_types * c.d_model
+    ngrams = len(c.ngram_rows)  # one row read and added for each table, as for the token itself
+    adds = (c.position == "learned") + 2 * (c.position == "sinusoidal") + (c.n_token_types > 0) + ngrams
+    forward = Work(0, adds * size, 8 * p.tokens + (1 + ngrams) * size * p.weight + more * p.weight + size * p.value)
+    learned = tables + c.max_seq_len * c.d_model * (c.position == "learned") + (c.n_token_types + sum(c.ngram_rows)) * c.d_model
     backward = Work(0, adds * size, 8 * p.tokens + size * p.value + learned * MASTER)
     tied = Work(0, tables, 3 * tables * MASTER) if c.tie_weights else Work()  # the output layer's gradient is added
     return forward, backward + tied
