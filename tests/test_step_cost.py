@@ -371,6 +371,12 @@ def test_dropout_soft_cap_and_token_types_cost_something():
         assert changed.others > plain.others, change
 
 
+def test_writing_asks_for_no_loss_and_drops_nothing():
+    parts = {part for part, _ in token_cost(config_of("gpt2", dropout=0.1), 1, 5)}
+    assert not parts & {"loss", "dropout", "clipping", "optimizer"}
+    assert "sampling" in parts
+
+
 def test_bfloat16_halves_what_activations_move_and_nothing_else():
     config = config_of("modern")
     four, two = cost_of_step(config, ROWS), cost_of_step(config, ROWS, value=2)

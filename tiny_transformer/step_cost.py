@@ -149,7 +149,7 @@ def token_cost(config: ModelConfig, rows: int, length: int, *, value: int = 4, w
     one = Pass(config, rows, queries=1, keys=length, outputs=1, value=value, weight=weight)
     costs: Costs = {}
     for part, (forward, _) in _both_ways(one):
-        if part != "loss":
+        if part not in ("loss", "dropout"):
             _add(costs, part, "forward", forward)
     _add(costs, "sampling", "forward", Work(0, 5 * rows * config.vocab_size, rows * (config.vocab_size * value + 8)))
     return costs

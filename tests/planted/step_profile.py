@@ -35,7 +35,6 @@ BUGS = [
     Bug("late binding: every module the last part", WATCH, "lambda *_, part=part: watch.begin(part)", "lambda *_: watch.begin(part)", "part_times"),
     Bug("replaced functions left behind", WATCH, "        setattr(where, name, original) if own else delattr(where, name)", "        pass", "part_times"),
     Bug("softmax counted as scores", WATCH, "            self.watch.become(ATTENTION[1])\n", "", "part_times"),
-    Bug("nodes visited again and again", WATCH, "                seen.add(following)\n", "", "part_times"),
     Bug("every step watched", STEPS, "watching=(step - WARM_UP) % 2 == 1)", "watching=True)", "part_times"),
     Bug("compiled model hooked", STEPS, "functions, inside=not whole))", "functions))", "part_times"),
     Bug("optimizer's time not ended", STEPS, "lambda *_: self.watch.end()).remove", "lambda *_: None).remove", "part_times"),
