@@ -129,7 +129,7 @@ class ModelConfig:
         cap = self.logit_softcap
         check(cap is None or cap > 0, f"logit_softcap={cap}", "it must be positive", "Try logit_softcap=15, or leave it out")
         check(self.n_token_types >= 0, f"n_token_types={self.n_token_types}", "it must be 0 or more", "BERT has 2")
-        sizes = all(isinstance(rows, Integral) and not isinstance(rows, bool) and rows >= 1 for rows in self.ngram_rows)
+        sizes = all(type(rows) is int and rows >= 1 for rows in self.ngram_rows)
         check(sizes, f"ngram_rows={self.ngram_rows}", "they must be whole numbers of at least 1", f"Try ngram_rows=({self.vocab_size**2},)")
 
     def _check_names(self) -> None:

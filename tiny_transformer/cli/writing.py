@@ -82,7 +82,7 @@ def open_writer(path: str, engine_name: str = "torch", *, int8: bool = False) ->
         from tiny_transformer.quantized import quantize_model
 
         model = quantize_model(model)
-    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8)
+    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8=int8)
 
 
 def _record_beside(file: Path) -> Mapping[str, Any]:
