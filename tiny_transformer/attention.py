@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tiny_transformer import attention_products
 from tiny_transformer.utils.reference import is_reference
 
 _recorder: ContextVar[list[Tensor] | None] = ContextVar("attention_weights", default=None)
@@ -157,6 +158,8 @@ def _fused(
     plain = window is None and mask is None and bias is None
     if plain and (not causal or queries == 1):  # one query at the end of the keys sees all of them
         return F.scaled_dot_product_attention(query, key, value)
+    if plain and queries == keys and attention_products.pay(query, key, value):
+        return attention_products.attend_causal(query, key, value)
     if plain and queries == keys:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
     structure = (
@@ -171,6 +174,11 @@ def _fused(
     if allowed is not None:
         scores_bias = scores_bias.masked_fill(~allowed, -math.inf)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=scores_bias)
+
+
+def is_recording() -> bool:
+    """True inside `with record_weights():`."""
+    return _recorder.get() is not None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], Tensor]
 
 def pack(model: nn.Module, rows: int, tokens: int) -> dict[nn.Module, Forward]:
     """A quicker forward for every linear layer of `model`, for inputs of `rows` rows; empty where it would not be quicker."""
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     size = sum(module.weight.numel() for module in linears)
     plain = all(module.weight.device.type == "cpu" and module.weight.dtype == torch.float32 for module in linears)
     if tokens < FEWEST_TOKENS or size > MOST_WEIGHTS or not plain:
