@@ -6,7 +6,7 @@ import logging
 
 from benchmarks.harness import keep, machine, warn_if_busy
 
-NAMES = ("startup", "training", "generation", "numpy_engine", "tokenizers_bpe", "token_files")
+NAMES = ("startup", "training", "generation", "speculative", "numpy_engine", "tokenizers_bpe", "token_files")
 
 
 def main() -> int:

@@ -37,6 +37,9 @@ OPTIONS: dict[str, dict] = {
     },
     "token types": {"n_token_types": 2},
     "token types rms": {"n_token_types": 3, "norm": "rms", "bias": "none"},
+    "pairs": {"ngram_rows": (289,)},
+    "pairs and triples, shared": {"ngram_rows": (50, 31), "position": "rotary"},
+    "pairs, sinusoidal, token types": {"ngram_rows": (289,), "position": "sinusoidal", "n_token_types": 2},
     "modern": {
         "position": "rotary", "norm": "rms", "qk_norm": True, "activation": "relu2", "bias": "none", "logit_softcap": 15.0,
     },

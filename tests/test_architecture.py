@@ -300,10 +300,10 @@ def configs():
     small = ModelConfig(vocab_size=11, max_seq_len=7, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=20)
     options = ("gelu", "swiglu"), ("layer", "rms"), ("learned", "rotary"), ("all", "qkv", "none")
     for activation, norm, position, bias in itertools.product(*options):
-        for qk_norm, tie, types, d_head in ((False, True, 0, None), (True, False, 2, 6)):
+        for qk_norm, tie, types, d_head, rows in ((False, True, 0, None, ()), (True, False, 2, 6, (13,))):
             yield replace(
                 small, activation=activation, norm=norm, position=position, bias=bias, qk_norm=qk_norm, tie_weights=tie,
-                n_token_types=types, d_head=d_head, norm_position="post" if types else "pre",
+                n_token_types=types, d_head=d_head, ngram_rows=rows, norm_position="post" if types else "pre",
             )  # fmt: skip
 
 

@@ -706,6 +706,18 @@ def test_streaming_prints_the_same(run, capsys):
     assert capsys.readouterr().out == whole
 
 
+def test_weights_in_eight_bits(run, capsys):
+    argv = ["generate", run, "--prompt", "ROMEO:", "--seed", "1", "--max-tokens", "30", "--int8"]
+    assert main(argv) == 0
+    whole, about = capsys.readouterr()
+    assert whole.startswith("ROMEO:") and len(whole) == len("ROMEO:") + 30 + 1
+    assert "weights in 8 bits" in about
+    main([*argv, "--stream"])
+    assert capsys.readouterr().out == whole
+    assert main([*argv, "--engine", "numpy"]) == 2
+    assert "--int8 with --engine numpy: only PyTorch writes with rounded weights" in capsys.readouterr().err
+
+
 def test_a_drawn_seed_is_named_and_can_be_used_again(run, capsys):
     main(["generate", run, "--max-tokens", "20"])
     first, about = capsys.readouterr()
@@ -838,6 +850,10 @@ def test_chat_does_not_repeat_itself(run, monkeypatch, capsys):
     out = chat(run, ["ROMEO:", "ROMEO:", "/seed 1", "ROMEO:"], monkeypatch, capsys)
     first, second, third = (part.split("\n> ")[0].strip() for part in out.split("> ROMEO:")[1:])
     assert first != second and third == first
+
+
+def test_chat_with_weights_in_eight_bits(run, monkeypatch, capsys):
+    assert "weights in 8 bits" in chat(run, ["ROMEO:"], monkeypatch, capsys, "--int8")
 
 
 def test_an_empty_line_goes_on_with_the_last_text(run, monkeypatch, capsys):

@@ -27,6 +27,7 @@ DIMENSIONS: dict[str, tuple] = {
     "tie_weights": (True, False),
     "logit_softcap": (None, 2.0),
     "n_token_types": (0, 2),
+    "ngram_rows": ((), (200,), (61, 43)),
     "dropout": (0.0, 0.25),
     "extra mask": (False, True),
 }

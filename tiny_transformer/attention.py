@@ -176,11 +176,6 @@ def _fused(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=scores_bias)
 
 
-def is_recording() -> bool:
-    """True inside `with record_weights():`."""
-    return _recorder.get() is not None
-
-
 @contextmanager
 def record_weights() -> Iterator[list[Tensor]]:
     """Collect the attention weights of any model that runs inside, without changing the model.
@@ -196,6 +191,11 @@ def record_weights() -> Iterator[list[Tensor]]:
         yield weights
     finally:
         _recorder.reset(token)
+
+
+def is_recording() -> bool:
+    """True inside `with record_weights():`."""
+    return _recorder.get() is not None
 
 
 if __name__ == "__main__":

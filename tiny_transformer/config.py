@@ -108,9 +108,13 @@ class ModelConfig:
     """Squash logits smoothly into (-c, c): c tanh(logits / c)."""
     n_token_types: int = 0
     """BERT's segment embeddings and the norm after the embeddings; 0 means neither."""
+    ngram_rows: tuple[int, ...] = ()
+    """Rows of the tables for pairs, triples, … of tokens, added to the token embedding; default: no table. vocab_size² rows hold
+    every pair; fewer are shared by hash."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        object.__setattr__(self, "ngram_rows", tuple(self.ngram_rows))  # JSON has lists only
         self._check_sizes()
         self._check_names()
         self._check_heads()
@@ -125,6 +129,8 @@ class ModelConfig:
         cap = self.logit_softcap
         check(cap is None or cap > 0, f"logit_softcap={cap}", "it must be positive", "Try logit_softcap=15, or leave it out")
         check(self.n_token_types >= 0, f"n_token_types={self.n_token_types}", "it must be 0 or more", "BERT has 2")
+        sizes = all(isinstance(rows, Integral) and not isinstance(rows, bool) and rows >= 1 for rows in self.ngram_rows)
+        check(sizes, f"ngram_rows={self.ngram_rows}", "they must be whole numbers of at least 1", f"Try ngram_rows=({self.vocab_size**2},)")
 
     def _check_names(self) -> None:
         check_choice("activation", self.activation, get_args(Activation))
@@ -189,7 +195,7 @@ class ModelConfig:
         attention += 2 * self.head_width * int(self.qk_norm)
         matrices = 3 if self.activation == "swiglu" else 2
         feed_forward = matrices * d * ff + linear_bias * ((matrices - 1) * ff + d)
-        embeddings = d * (self.vocab_size + self.n_token_types + self.max_seq_len * int(self.position == "learned"))
+        embeddings = d * (self.vocab_size + self.n_token_types + self.max_seq_len * int(self.position == "learned") + sum(self.ngram_rows))
         ends = norm * (int(self.norm_position == "pre") + int(self.n_token_types > 0))
         unembed = 0 if self.tie_weights else d * self.vocab_size
         return embeddings + self.n_layers * (attention + feed_forward + 2 * norm) + ends + unembed
@@ -234,7 +240,9 @@ class TrainConfig:
     """How a model learns. The defaults suit a small model on a laptop."""
 
     max_steps: int = 2000
-    """Optimizer steps in all."""
+    """Optimizer steps in all. With minutes, the clock decides instead."""
+    minutes: float | None = None
+    """Train for this long, from the start of the command to the last step; the learning rate follows the clock (docs/minutes.md)."""
     batch_size: int = 32
     """Sequences per step, over all micro-batches."""
     accumulate: int = 1
@@ -306,6 +314,8 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             check(value >= least, f"{name}={value}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
+        in_time = self.minutes is None or 0 < self.minutes < math.inf
+        check(in_time, f"minutes={self.minutes}", "it must be positive", "Try minutes=3, or leave it out")
         check(self.patience is None or self.patience >= 1, f"patience={self.patience}", "it must be at least 1", "Try patience=5")
         for name in ("learning_rate", "muon_learning_rate", "adam_eps"):
             check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")

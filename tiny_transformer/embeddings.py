@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.config import ModelConfig
+from tiny_transformer.ngrams import ngram_rows
 from tiny_transformer.normalization import make_norm
 
 
@@ -127,6 +128,8 @@ class Embeddings(nn.Module):
         self.config = config
         self.token = nn.Embedding(config.vocab_size, config.d_model)
         self.position = nn.Embedding(config.max_seq_len, config.d_model) if config.position == "learned" else None
+        for order, rows in enumerate(config.ngram_rows, start=2):
+            self.add_module(f"ngram{order}", nn.Embedding(rows, config.d_model))
         self.token_type = nn.Embedding(config.n_token_types, config.d_model) if config.n_token_types else None
         self.norm = make_norm(config) if config.n_token_types else None
         self.dropout = nn.Dropout(config.dropout)
@@ -138,9 +141,14 @@ class Embeddings(nn.Module):
             table = sinusoidal_positions(self.config.max_seq_len, self.config.d_model, self.token.weight.dtype)
             self.register_buffer("sinusoids", table.to(self.token.weight.device), persistent=False)
 
-    def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """ids and token_types (batch, seq); positions (seq,) or (batch, seq). Returns (batch, seq, d_model)."""
+    def forward(self, ids: Tensor, positions: Tensor, token_types: Tensor | None = None, before: Tensor | None = None) -> Tensor:
+        """ids and token_types (batch, seq); positions (seq,) or (batch, seq). Returns (batch, seq, d_model).
+
+        `before` holds the tokens that stand before `ids`, (batch, len(ngram_rows)); without it nothing does.
+        """
         x: Tensor = self.token(ids)
+        if self.config.ngram_rows:
+            x = x + self._ngrams(ids, positions, before)
         if self.config.position == "sinusoidal":
             x = x * math.sqrt(self.config.d_model) + self.sinusoids[positions]  # Vaswani et al. 2017, 3.4: tokens scaled up to match
         elif self.position is not None:
@@ -151,6 +159,17 @@ class Embeddings(nn.Module):
             x = self.norm(x)
         out: Tensor = self.dropout(x)
         return out
+
+    def _ngrams(self, ids: Tensor, positions: Tensor, before: Tensor | None) -> Tensor:
+        """The vectors of the pairs, triples, … that end at each token: (batch, seq, d_model). Nothing where the text begins later."""
+        most, seq = len(self.config.ngram_rows), ids.size(1)
+        known = torch.cat((ids.new_zeros(ids.size(0), most) if before is None else before, ids), dim=1)
+        newest_first = [known[:, most - back : most - back + seq] for back in range(most + 1)]
+        total = torch.zeros((), dtype=self.token.weight.dtype, device=ids.device)
+        for order, rows in enumerate(self.config.ngram_rows, start=2):
+            vectors = self.get_submodule(f"ngram{order}")(ngram_rows(newest_first[:order], rows, self.config.vocab_size))
+            total = total + vectors * (positions >= order - 1)[..., None]
+        return total
 
 
 if __name__ == "__main__":

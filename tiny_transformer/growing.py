@@ -28,6 +28,12 @@ def grow_vocabulary(config: ModelConfig, weights: Mapping[str, Array], vocab_siz
     Shapes: (old, d_model) to (vocab_size, d_model). Raises ConfigError for fewer tokens than there are.
     """
     old = config.vocab_size
+    check(
+        not config.ngram_rows,
+        f"ngram_rows={config.ngram_rows}",
+        "a model with n-gram tables can't get more tokens: a row's number depends on how many there are",
+        "Train one without them",
+    )
     check(vocab_size >= old, f"vocab_size={vocab_size}", f"the model has {old} tokens and can only grow", f"Try {old + 1} or more")
     grown = dict(weights)
     for name in TABLES:

@@ -19,7 +19,7 @@ def initial_std(name: str, config: ModelConfig) -> float | None:
     | weight                                   | first values                                          |
     |------------------------------------------|-------------------------------------------------------|
     | norm gains                               | 1                                                     |
-    | all biases                               | 0                                                     |
+    | all biases, n-gram tables                | 0                                                     |
     | embeddings (token, position, token type) | normal, 0.02 (GPT-2); tied tokens as below            |
     | tied token embedding                     | normal, min(0.02, 1.7 / d_model)                      |
     | unembed                                  | normal, min(0.02, 0.2 / √d_model)                     |
@@ -30,7 +30,7 @@ def initial_std(name: str, config: ModelConfig) -> float | None:
     embedding also meets *itself* in the residual stream, and that product grows with d_model.
     """
     kind = name.split(".")[-2]
-    if name.endswith(".bias") or "norm" in kind:
+    if name.endswith(".bias") or "norm" in kind or kind.startswith("ngram"):
         return None
     if kind == "token" and config.tie_weights:
         return min(0.02, 1.7 / config.d_model)
@@ -45,7 +45,7 @@ def initial_weight(name: str, shape: tuple[int, ...], config: ModelConfig, seed:
     """The first values of the weight `name` (float32, `shape`), by the table above."""
     std = initial_std(name, config)
     if std is None:
-        return np.full(shape, 0.0 if name.endswith(".bias") else 1.0, dtype=np.float32)
+        return np.full(shape, 1.0 if "norm" in name.split(".")[-2] and name.endswith(".weight") else 0.0, dtype=np.float32)
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = generator.standard_normal(shape, dtype=np.float32)
     values *= np.float32(std)

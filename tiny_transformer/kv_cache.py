@@ -7,6 +7,7 @@ Left out: what to do when the cache is full (`sampling/generator.py` says). Read
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tiny_transformer.config import ModelConfig
@@ -58,6 +59,8 @@ class KVCache:
         shape = (batch_size, config.kv_heads, self.max_len, config.head_width)
         self.layers = [LayerCache(shape, device, dtype) for _ in range(config.n_layers)]
         self.device = self.layers[0].keys.device
+        self.ids = torch.zeros((batch_size, self.max_len), dtype=torch.int64, device=device)
+        """The tokens behind the keys, for models with n-gram tables; others leave it as it is."""
         self.reset(padding)
 
     @property
@@ -73,13 +76,28 @@ class KVCache:
             raise ValueError(f"padding has {len(padding)} entries, must have one per row: {self.batch_size}")
         self.padding = torch.tensor(padding, device=self.device) if padding is not None and any(padding) else None
 
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` columns, keep the memory: what comes next is written over the rest."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"the KV cache holds {self.length} positions: it can't go back to {length}. Pass 0 to {self.length}")
+        for layer in self.layers:
+            layer.length = length
+
     def select(self, rows: Tensor) -> None:
         """Make row i a copy of the row `rows[i]` (beam search)."""
         for layer in self.layers:
             layer.keys[:, :, : layer.length] = layer.keys[rows, :, : layer.length]
             layer.values[:, :, : layer.length] = layer.values[rows, :, : layer.length]
+        self.ids[:, : self.length] = self.ids[rows, : self.length]
         if self.padding is not None:
             self.padding = self.padding[rows]
+
+    def remember(self, ids: Tensor, count: int) -> Tensor:
+        """Write the new ids (batch, seq) behind those of earlier calls; return the `count` before them, zeros where there are none."""
+        start = self.length
+        if start + ids.size(1) <= self.max_len:  # else the layers say that it is full
+            self.ids[:, start : start + ids.size(1)] = ids
+        return F.pad(self.ids[:, max(0, start - count) : start], (max(0, count - start), 0))
 
     def positions(self, seq_len: int) -> Tensor:
         """Where the next `seq_len` tokens stand: (seq,), or (batch, seq) where rows begin at different columns."""

@@ -90,6 +90,10 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
 
+PLAIN = (nn.Linear, Linear)
+"""The exact types whose equation is x Wᵀ + b; a class derived from them may compute anything."""
+
+
 def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     """What each of `layers` makes of the same x; in training on a CPU as one product, where they are plain linear layers.
 

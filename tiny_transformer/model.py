@@ -87,8 +87,9 @@ class TinyTransformerLM(nn.Module):
             mask = attention.join_masks(cache.mask(seq), mask)
         bias = self._score_bias(seq, seq if cache is None else cache.length + seq)
         rotate = self._rotation(positions, seq if cache is None else cache.length + seq)
+        before = None if cache is None or not self.config.ngram_rows else cache.remember(ids, len(self.config.ngram_rows))
         try:
-            x = self.embeddings(ids, positions, token_types)
+            x = self.embeddings(ids, positions, token_types, before)
         except IndexError:
             raise ValueError(
                 f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self.config.vocab_size - 1} "

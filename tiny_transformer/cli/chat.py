@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from tiny_transformer.cli.drafts import check_draft, use_draft
 from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.generate import read_settings
 from tiny_transformer.cli.main import unknown
 from tiny_transformer.cli.screen import visible
-from tiny_transformer.cli.settings import SampleFlags
+from tiny_transformer.cli.settings import SampleFlags, given
 from tiny_transformer.cli.texts import prompt_note, save_text
 from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig, check, check_choice
 
@@ -61,6 +62,12 @@ class ChatSettings:
     """Read sampling settings from this TOML file; flags win over it."""
     engine: EngineName = "torch"
     """torch, or numpy: the same text without PyTorch, from a run that was trained with it."""
+    draft: str | None = None
+    """Speculative decoding: a smaller run of the same tokenizer, or ngram, guesses ahead; the same distribution in less time."""
+    draft_tokens: int = 4
+    """How many tokens the draft guesses at a time."""
+    int8: bool = False
+    """Round the weights to 8 bits first: a quarter of the memory, faster on a processor, and almost the same model."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -69,10 +76,13 @@ def main(argv: list[str]) -> int:
     """Load, then read lines until there are no more."""
     settings, sampling = read_settings(argv, ChatSettings, "chat", DESCRIPTION)
     path = settings.run or settings.checkpoint
+    check_draft(settings, sampling, given(argv))
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny chat checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
-    writer = open_writer(str(path), settings.engine)
+    writer = open_writer(str(path), settings.engine, int8=settings.int8)
+    if settings.draft is not None:
+        use_draft(writer, settings.draft, settings.draft_tokens)
     with_history = sys.stdin.isatty() and _remember_lines()
     print(f"{writer.describe()}\nType an opening; /help lists the commands{', arrow keys bring lines back' if with_history else ''}.")
     Chat(writer, sampling).loop()
@@ -187,6 +197,8 @@ class Chat:
         from tiny_transformer.cli.writing import settings_line
 
         print(f"({settings_line(self.settings)}, {self.settings.max_tokens} tokens, next seed {self.settings.seed})")
+        if self.writer.drafted is not None:
+            print(f"(the draft so far: {self.writer.drafted.tally})")
 
     def _reset(self) -> None:
         self.settings, self.text = self.first, ""

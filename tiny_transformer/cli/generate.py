@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from tiny_transformer.cli.drafts import check_draft, use_draft
 from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.screen import Screen, visible
 from tiny_transformer.cli.settings import SampleFlags, checked, given, parse, unchecked, value_of, with_file
@@ -30,6 +31,7 @@ The same seed gives the same text; without one a fresh seed is drawn and named.
   tiny generate runs/a --prompt "ROMEO:" --preset creative
   tiny generate runs/a --compare
   tiny generate runs/a --batch --n 30 --output samples/gallery.txt
+  tiny generate runs/a --draft runs/small
 """
 
 
@@ -61,6 +63,12 @@ class GenerateSettings:
     """Print the texts and their settings as one JSON object."""
     engine: EngineName = "torch"
     """torch, or numpy: the same text without PyTorch, from a run that was trained with it."""
+    draft: str | None = None
+    """Speculative decoding: a smaller run of the same tokenizer, or ngram, guesses ahead; the same distribution in less time."""
+    draft_tokens: int = 4
+    """How many tokens the draft guesses at a time."""
+    int8: bool = False
+    """Round the weights to 8 bits first: a quarter of the memory, faster on a processor, and almost the same model."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -71,10 +79,13 @@ def main(argv: list[str]) -> int:
     path = settings.run or settings.checkpoint
     many = settings.batch or "n" in given(argv)
     check(not (many and settings.compare), "--compare with --batch", "only one of them can be done at a time", "Leave one out")
+    check_draft(settings, sampling, given(argv))
     check(path is not None, "no model named", "a run or a checkpoint is needed", "Try: tiny generate checkpoints/demo (see tiny runs)")
     from tiny_transformer.cli.writing import open_writer  # torch: two seconds that bad flags need not wait for
 
-    writer = open_writer(str(path), settings.engine)
+    writer = open_writer(str(path), settings.engine, int8=settings.int8)
+    if settings.draft is not None:
+        use_draft(writer, settings.draft, settings.draft_tokens)
     prompt = writer.prompt(settings.prompt)
     if settings.compare:
         return _compare(settings, sampling, writer, prompt)
@@ -114,8 +125,14 @@ def _single(settings: GenerateSettings, sampling: SampleConfig, writer: "Writer"
     else:
         print(writer.generator.generate(prompt, sampling))
     about(f"{writer.describe()}: {settings_line(sampling)}, seed {sampling.seed}")
+    _tell_draft(settings, writer)
     _tell(prompt_note(prompt, writer.training_text))
     return 0
+
+
+def _tell_draft(settings: GenerateSettings, writer: "Writer") -> None:
+    if writer.drafted is not None:
+        about(f"draft {settings.draft}: {writer.drafted.tally}")
 
 
 def _tell(note: str | None) -> None:
@@ -156,6 +173,7 @@ def _batch(settings: GenerateSettings, sampling: SampleConfig, writer: "Writer",
     rows = list(gallery(writer.generator, prompts, sampling, settings.n))
     if settings.json:
         _deliver(settings, "", _as_json(writer, prompt, [("", replace(sampling, seed=seed), text) for seed, _, text in rows]))
+        _tell_draft(settings, writer)
         return 0
     head = [
         f"# {settings.n} samples from {writer.describe()}",
@@ -165,6 +183,7 @@ def _batch(settings: GenerateSettings, sampling: SampleConfig, writer: "Writer",
     ]
     parts = [f"\n=== {i} of {settings.n} · seed {seed} · prompt {p!r} ===\n{text}" for i, (seed, p, text) in enumerate(rows, 1)]
     _deliver(settings, "\n".join([*head, *parts]), None)
+    _tell_draft(settings, writer)
     return 0
 
 

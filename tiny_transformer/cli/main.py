@@ -10,6 +10,7 @@ import errno
 import importlib
 import os
 import sys
+import time
 from difflib import get_close_matches
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -23,8 +24,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("tiny_transformer.cli.data", "texts: list, show, download, report, clean, split, tokenize, view batches"),
     "tokenizer": ("tiny_transformer.cli.tokenizer", "tokenizers: train, encode, decode, inspect, compare, extend"),
     "hardware": ("tiny_transformer.cli.hardware", "what this machine is, and how large a model suits it"),
+    "law": ("tiny_transformer.cli.law", "what loss some minutes are worth: show, measure, fit and draw the law behind --minutes"),
     "verify": ("tiny_transformer.verify", "check the installation, with a self-test of five seconds"),
 }
+
+STARTED: dict[str, float] = {}
+"""When a command of this process was called last, by time.perf_counter: `--minutes` counts from there."""
 
 _START = """\
 Start here:
@@ -66,6 +71,7 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 
 def run(command: str, argv: list[str]) -> int:
     """Import a command's module and run it; turn what a person can mend into one line and exit code 2."""
+    STARTED[command] = time.perf_counter()
     name = f"tiny {command}"
     _forgive_unprintable()
     try:

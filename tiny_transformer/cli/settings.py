@@ -179,6 +179,8 @@ def with_file(argv: Sequence[str], tables: Sequence[str], loose: Sequence[str] =
     path, taken = value_of(argv, "config"), given(argv)
     if taken & {"corpus", "data"}:  # one text, so naming either settles both
         taken |= {"corpus", "data"}
+    if taken & {"minutes", "max_steps"}:  # and one end
+        taken |= {"minutes", "max_steps"}
     return [*([] if path is None else file_tokens(path, tables, loose, taken)), *argv]
 
 
@@ -256,11 +258,13 @@ class TrainSettings:
     config: str | None = None
     """Read settings from this TOML file; flags win over it."""
     resume: str | None = None
-    """Continue the run in this directory, bit for bit. Only --max-steps and --json go with it."""
+    """Continue the run in this directory, bit for bit. Only --max-steps, --minutes and --json go with it."""
     prompt: str | None = None
     """The opening of the samples shown while training; default: one that suits the text."""
     engine: EngineName = "torch"
     """torch, or numpy: the same model with every backward pass by hand and no PyTorch in the process."""
+    law: str | None = None
+    """With --minutes: expect and choose by the law in this file (`tiny law fit`); default: the package's."""
     json: bool = False
     """Print the result as one JSON object on standard output; everything else goes to standard error."""
     data: DataFlags = field(default_factory=DataFlags)
@@ -289,8 +293,13 @@ class Job:
     command: str = "train"
     engine: EngineName = "torch"
     noise: Noise = field(default_factory=Noise)
+    asked: frozenset[str] = frozenset()
+    """The settings that flags or a file fix: `--minutes` chooses none of them."""
+    law: str | None = None
 
 
+MINUTES_RECIPE = "quick"
+"""Whose parts `--minutes` begins with when neither recipe nor preset is named."""
 _SIZES = {"d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_seq_len"}
 
 
@@ -302,6 +311,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
     default, notes = _starting_point(base_recipe, value_of(tokens, "preset"), asked, value_of(tokens, "engine") or "torch")
     settings = parse(TrainSettings, tokens, command=command, description=description, default=default)
     n_heads, more = fit_heads(settings.model, default.model, asked)
+    training = _one_end(settings.training, asked)
     data = checked(DataConfig, settings.data, **_one_text(asked))
     check(
         data.corpus is not None or data.data is not None,
@@ -311,7 +321,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
     return Job(
         data=data,
         model=checked(ModelConfig, settings.model, n_heads=n_heads),
-        training=checked(TrainConfig, settings.training),
+        training=training,
         out=settings.out or f"checkpoints/{data.corpus or _stem(data.data)}",
         prompt=settings.prompt,
         base=base_recipe,
@@ -320,15 +330,29 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
         command=command,
         engine=settings.engine,
         noise=settings.noise,
+        asked=frozenset(asked),
+        law=settings.law,
     )
+
+
+def _one_end(training: TrainFlags, asked: set[str]) -> TrainConfig:
+    """Steps or minutes: what a flag says wins over the recipe's; two flags contradict each other."""
+    both = {"minutes", "max_steps"} <= asked
+    check(not both, "--minutes with --max-steps", "one of them says when training ends", "Leave one out")
+    return checked(TrainConfig, training, **({"minutes": None} if "max_steps" in asked else {}))
 
 
 def _starting_point(base: Recipe | None, preset_name: str | None, asked: set[str], engine: str) -> tuple[TrainSettings, list[str]]:
     """The settings before file and flags, and what to say about them."""
     notes: list[str] = []
     start = TrainSettings() if base is None else _from_recipe(base)
+    if base is None and "minutes" in asked:
+        usual = recipe(MINUTES_RECIPE)
+        start = replace(start, model=unchecked(ModelFlags, usual.model), training=unchecked(TrainFlags, usual.training))
     if preset_name is not None:
         start = replace(start, model=unchecked(ModelFlags, preset(preset_name)))
+    elif "minutes" in asked:
+        pass  # chosen when the text is known and the machine has been timed: minutes.py
     elif base is None and not asked & (_SIZES | {"help", "h"}):
         from tiny_transformer.hardware import detect, recommend
 

@@ -13,15 +13,17 @@ Train a model on a text, and watch it learn to write.
 A run is a directory: config.json, best.pt, last.pt, metrics.jsonl, log.txt,
 samples/ and the loss curve. Settings come from, each winning over the one
 before: defaults, --recipe or --preset, --config, flags. When no size is given,
-this machine decides (tiny hardware).
+this machine decides (tiny hardware). --minutes N times this machine, chooses
+what makes the best of N minutes, says what loss to expect, and ends on time.
 
   tiny train --corpus shakespeare --out runs/first
   tiny train --data my.txt --out runs/mine --max-steps 2000
+  tiny train --corpus shakespeare --minutes 3 --out runs/three
   tiny train --recipe shakespeare --d-model 384 --batch-size 64
   tiny train --resume runs/first
 """
 
-RESUMABLE = {"max_steps", "eval_every", "eval_tokens", "patience", "save_every", "log_every"}
+RESUMABLE = {"max_steps", "minutes", "eval_every", "eval_tokens", "patience", "save_every", "log_every"}
 """Settings that may change when a run goes on: none of them touches what has been learned."""
 
 
@@ -61,4 +63,6 @@ def resumed_settings(argv: list[str]) -> tuple[dict[str, Any], bool]:
     refused = sorted("--" + name.replace("_", "-") for name in asked - RESUMABLE)
     allowed = ", ".join("--" + name.replace("_", "-") for name in sorted(RESUMABLE))
     check(not refused, f"--resume with {', '.join(refused)}", "a resumed run keeps its own settings", f"Only {allowed} can change")
+    both = {"minutes", "max_steps"} <= asked
+    check(not both, "--minutes with --max-steps", "one of them says when training ends", "Leave one out")
     return {name: getattr(settings.training, name) for name in asked}, settings.json

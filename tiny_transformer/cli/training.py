@@ -11,7 +11,9 @@ from tiny_transformer import run as runs
 from tiny_transformer import tokenization
 from tiny_transformer.cli.display import TrainingDisplay, duration
 from tiny_transformer.cli.engines import engine
+from tiny_transformer.cli.main import STARTED
 from tiny_transformer.cli.material import Material, gather
+from tiny_transformer.cli.minutes import Plan, closing_line, command_started, lines, plan
 from tiny_transformer.cli.noise import Noise, noise_of
 from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
@@ -69,6 +71,8 @@ class Prepared:
     display: TrainingDisplay
     marks: Landmarks
     prompt: str
+    plan: Plan | None = None
+    """How `--minutes` was met, where it was asked for."""
 
 
 def train(job: Job, screen: Screen) -> Outcome:
@@ -82,6 +86,9 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     """Read the text, build the model, check that they fit. Writes nothing."""
     with downloading(screen, job.data.corpus or "") as progress:
         material, notes = gather(job.data, job.noise, job.training.seed, job.base, progress)
+    made: Plan | None = None
+    if job.training.minutes is not None and "minutes" in job.asked:
+        job, made = plan(job, material)
     reading, tokenizer, train_ids, val_ids = material.reading, material.tokenizer, material.train_ids, material.val_ids
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
     used = engine(job.engine)
@@ -93,12 +100,13 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     trainer = used.trainer(
         model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=floor, fresh=material.fresh
     )
+    trainer.command_started = command_started(job)
     unit = UNITS.get(str(tokenizer.to_dict()["kind"]), "token")
     marks = landmarks(material.counted_ids(), tokenizer.vocab_size, material.bytes_per_token, floor, unit)
     display.bits_per_byte = marks.bits_per_byte
     for note in (*job.notes, *notes):  # not before here: a refusal is one line and nothing else
         screen.say(note, style="yellow")
-    return Prepared(job, material, trainer, display, marks, prompt)
+    return Prepared(job, material, trainer, display, marks, prompt, made)
 
 
 def _open_run(ready: Prepared, screen: Screen) -> Run:
@@ -122,7 +130,12 @@ def _open_run(ready: Prepared, screen: Screen) -> Run:
     screen.say(f"model     {describe(config.n_layers, config.n_heads, config.d_model, config.max_seq_len, config.n_parameters)}")
     if job.engine == "numpy":
         screen.say("engine    NumPy, every backward pass by hand; PyTorch is not loaded")
-    screen.say(f"training  {job.training.max_steps:,} steps of {job.training.batch_size} x {config.max_seq_len} {ready.marks.unit}s")
+    steps = f"{job.training.max_steps:,} steps" if job.training.minutes is None else f"{job.training.minutes:g} minutes of steps"
+    screen.say(f"training  {steps} of {job.training.batch_size} x {config.max_seq_len} {ready.marks.unit}s")
+    if ready.plan is not None:
+        chosen, expected = lines(ready.plan, job.training, config, ready.marks.unit)
+        screen.say(f"chosen    {chosen}")
+        screen.say(f"expected  {expected}")
     return run
 
 
@@ -137,7 +150,8 @@ def resume(directory: str, changes: dict[str, Any], screen: Screen, *, recipe: s
     name = run.record.get("engine", "torch")
     used = engine(name)
     last = used.read(run.path / f"last{used.suffix}")
-    settings = TrainConfig(**{**run.record["training"], **changes})
+    ends = {"minutes": None} if "max_steps" in changes else {}  # steps that are asked for replace the minutes that were
+    settings = TrainConfig(**{**run.record["training"], **ends, **changes})
     with downloading(screen, str(run.record["data"]["corpus"])) as progress:
         tokenizer, noise = tokenization.from_dict(last.tokenizer or {}), noise_of(run.record)
         material, _ = gather(DataConfig(**run.record["data"]), noise, settings.seed, progress=progress, tokenizer=tokenizer)
@@ -153,10 +167,21 @@ def resume(directory: str, changes: dict[str, Any], screen: Screen, *, recipe: s
         json=json, engine=name, noise=noise,
     )  # fmt: skip
     connect(screen, run, run.record.get("log_too"))
-    screen.heading(f"resuming after {last.step:,} of {settings.max_steps:,} steps: {directory}")
-    if last.step >= settings.max_steps:
-        screen.say(f"this run is complete. To train on: tiny train --resume {directory} --max-steps {2 * last.step}")
+    trainer.command_started = STARTED.get("train")
+    _say_where_it_stands(trainer, last.step, directory, screen)
     return learn(Prepared(job, material, trainer, display, marks, prompt), run, screen)
+
+
+def _say_where_it_stands(trainer: TrainingLoop, step: int, directory: str, screen: Screen) -> None:
+    settings, used = trainer.settings, trainer.progress.used
+    if settings.minutes is None:
+        screen.heading(f"resuming after {step:,} of {settings.max_steps:,} steps: {directory}")
+        complete, more = step >= settings.max_steps, f"--max-steps {2 * step}"
+    else:
+        screen.heading(f"resuming after {duration(used)} of {duration(60 * settings.minutes)}: {directory}")
+        complete, more = used >= 0.99 * 60 * settings.minutes, f"--minutes {2 * settings.minutes:g}"
+    if complete:
+        screen.say(f"this run is complete. To train on: tiny train --resume {directory} {more}")
 
 
 def describe(n_layers: int, n_heads: int, d_model: int, max_seq_len: int, n_parameters: int) -> str:
@@ -187,6 +212,7 @@ def record(ready: Prepared) -> dict[str, Any]:
         "prompt": ready.prompt,
         "parameters": ready.trainer.config.n_parameters,
         "landmarks": ready.marks.to_dict(),
+        "plan": None if ready.plan is None else ready.plan.to_dict(),
         "also_save": job.base.also_save if job.base else None,
         "log_too": job.base.log_too if job.base else None,
     }
@@ -253,6 +279,9 @@ def finish(outcome: Outcome, ready: Prepared, screen: Screen) -> None:
     screen.say(loss_table(result.best_train_loss, outcome.val_loss, outcome.marks, at_step=result.best_step))
     early = " (stopped early: no better evaluation for a while)" if result.stopped == "early" else ""
     screen.say(f"{result.steps:,} steps in {duration(result.seconds)}, {result.tokens_per_second:,.0f} {outcome.marks.unit}s/s{early}")
+    made = run.record.get("plan")
+    if made and made["minutes"] == ready.job.training.minutes:  # a resumed run may have been given more
+        screen.say(closing_line(made, outcome.val_loss, result.trained_seconds))
     for warning in outcome.warnings:
         screen.warn(warning)
     pictures = draw(run)

@@ -11,7 +11,7 @@ from typing import Any
 from tiny_transformer.cli.engines import Engine, engine
 from tiny_transformer.cli.screen import Screen, sample_panel, table
 from tiny_transformer.cli.texts import choose_prompt, training_text
-from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig
+from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig, check
 from tiny_transformer.run import Run, resolve, tokenizer_of
 from tiny_transformer.sampling.measures import distinct_n, longest_overlap, repeated_share
 from tiny_transformer.tokenization.base import Tokenizer
@@ -35,13 +35,16 @@ class Writer:
     step: int
     metrics: Mapping[str, Any]
     record: Mapping[str, Any]
+    drafted: Any = None
+    """The generator with a draft (`drafts.py`), where one is used."""
+    int8: bool = False
     _text: str | None = None
     _looked: bool = False
 
     @property
     def generator(self) -> Any:
-        """The engine's TextGenerator: one for everything."""
-        return self.engine.generator(self.model, self.tokenizer)
+        """The engine's TextGenerator, or the one with a draft: one for everything."""
+        return self.drafted or self.engine.generator(self.model, self.tokenizer)
 
     @property
     def training_text(self) -> str | None:
@@ -58,21 +61,28 @@ class Writer:
         """The model in one line."""
         loss = self.metrics.get("best_val_loss", self.metrics.get("val_loss"))
         about = "" if loss is None else f", validation loss {loss:.3f}"
-        return f"{self.path} ({self.model.config.n_parameters / 1e6:.2f} M parameters, step {self.step:,}{about})"
+        rounded = ", weights in 8 bits" if self.int8 else ""
+        return f"{self.path} ({self.model.config.n_parameters / 1e6:.2f} M parameters{rounded}, step {self.step:,}{about})"
 
 
-def open_writer(path: str, engine_name: str = "torch") -> Writer:
-    """The model at a run directory or checkpoint file, ready to write with an engine.
+def open_writer(path: str, engine_name: str = "torch", *, int8: bool = False) -> Writer:
+    """The model at a run directory or checkpoint file, ready to write with an engine; with `int8` its weights are rounded to 8 bits.
 
     Raises ValueError naming what is wrong with the path or file.
     """
+    check(not (int8 and engine_name == "numpy"), "--int8 with --engine numpy", "only PyTorch writes with rounded weights", "Leave one out")
     file = resolve(path)
     used = engine(engine_name)
     loaded = used.read(file)
     tokenizer = tokenizer_of(loaded)
     if not tokenizer:
         raise ValueError(f"{file} holds no tokenizer: writing needs one. Name a checkpoint made by tiny train")
-    return Writer(file, used, used.build(loaded), tokenizer, loaded.step, loaded.metrics, _record_beside(file))
+    model = used.build(loaded)
+    if int8:
+        from tiny_transformer.quantized import quantize_model
+
+        model = quantize_model(model)
+    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8)
 
 
 def _record_beside(file: Path) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tiny_transformer.config import ModelConfig
+from tiny_transformer.ngrams import ngram_rows
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
 
@@ -127,13 +128,36 @@ def lookup_backward(dy: Array, ids: Array, rows: int) -> Array:
     return dtable
 
 
-def embed(ids: Array, positions: Array, w: Weights, config: ModelConfig, token_types: Array | None = None) -> tuple[Array, Cache]:
-    """ids (batch, seq) to vectors (batch, seq, d_model): token + position (+ token type, norm). Dropout is the model's.
+def ngrams(ids: Array, positions: Array, config: ModelConfig, before: Array | None = None) -> list[tuple[str, Array, Array]]:
+    """For every n-gram table its name, the row of the n-gram that ends at each token, and whether there is one: (batch, seq) each.
 
-    ids and token_types (batch, seq); positions (seq,), or (batch, seq) in cached generation. Kept: the ids, and what the norm
-    keeps where there is one.
+    `before` holds the tokens that stand before `ids`, (batch, len(ngram_rows)). At the beginning of a text there are none.
+    """
+    most, seq = len(config.ngram_rows), ids.shape[1]
+    known = np.concatenate((np.zeros((len(ids), most), ids.dtype) if before is None else before, ids), axis=1)
+    newest_first = [known[:, most - back : most - back + seq] for back in range(most + 1)]
+    return [
+        (
+            f"embeddings.ngram{order}.weight",
+            ngram_rows(newest_first[:order], rows, config.vocab_size),
+            np.broadcast_to(positions >= order - 1, ids.shape),
+        )
+        for order, rows in enumerate(config.ngram_rows, start=2)
+    ]
+
+
+def embed(
+    ids: Array, positions: Array, w: Weights, config: ModelConfig, token_types: Array | None = None, before: Array | None = None
+) -> tuple[Array, Cache]:
+    """ids (batch, seq) to vectors (batch, seq, d_model): token + n-grams + position (+ token type, norm). Dropout is the model's.
+
+    ids and token_types (batch, seq); positions (seq,), or (batch, seq) in cached generation; `before` as in `ngrams`. Kept: the
+    ids, the rows of the n-grams, and what the norm keeps where there is one.
     """
     x = lookup(ids, w["embeddings.token.weight"])
+    tables = ngrams(ids, positions, config, before) if config.ngram_rows else []
+    for name, rows, there in tables:
+        x = x + lookup(rows, w[name]) * there[..., None]
     if config.position == "sinusoidal":
         table = sinusoidal_positions(config.max_seq_len, config.d_model, x.dtype)
         x = x * math.sqrt(config.d_model) + table[positions]  # Vaswani et al. 2017, 3.4: tokens scaled up to match
@@ -143,12 +167,12 @@ def embed(ids: Array, positions: Array, w: Weights, config: ModelConfig, token_t
     if config.n_token_types:
         x = x + lookup(types, w["embeddings.token_type.weight"])
         x, norm_cache = norm(x, w, "embeddings.norm", config)
-    return x, (ids, positions, types, norm_cache, config)
+    return x, (ids, positions, types, norm_cache, tables, config)
 
 
 def embed_backward(dx: Array, cache: Cache) -> Gradients:
     """The gradient of the vectors, (batch, seq, d_model), to those of the tables. There is nothing before them."""
-    ids, positions, types, norm_cache, config = cache
+    ids, positions, types, norm_cache, tables, config = cache
     gradients: Gradients = {}
     if norm_cache is not None:
         dx, gradients = norm_backward(dx, norm_cache)
@@ -158,6 +182,8 @@ def embed_backward(dx: Array, cache: Cache) -> Gradients:
         gradients["embeddings.position.weight"] = lookup_backward(dx.sum(0), positions, config.max_seq_len)
     elif config.position == "sinusoidal":
         dx = dx * math.sqrt(config.d_model)
+    for (name, rows, there), size in zip(tables, config.ngram_rows, strict=True):
+        gradients[name] = lookup_backward(dx[there], rows[there], size)
     gradients["embeddings.token.weight"] = lookup_backward(dx, ids, config.vocab_size)
     return gradients
 

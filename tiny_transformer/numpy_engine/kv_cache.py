@@ -57,6 +57,8 @@ class KVCache:
         self.batch_size = batch_size
         shape = (batch_size, config.kv_heads, self.max_len, config.head_width)
         self.layers = [LayerCache(shape, dtype) for _ in range(config.n_layers)]
+        self.ids = np.zeros((batch_size, self.max_len), np.int64)
+        """The tokens behind the keys, for models with n-gram tables; others leave it as it is."""
         self.reset(padding)
 
     @property
@@ -77,8 +79,16 @@ class KVCache:
         for layer in self.layers:
             layer.keys[:, :, : layer.length] = layer.keys[rows, :, : layer.length]
             layer.values[:, :, : layer.length] = layer.values[rows, :, : layer.length]
+        self.ids[:, : self.length] = self.ids[rows, : self.length]
         if self.padding is not None:
             self.padding = self.padding[rows]
+
+    def remember(self, ids: Array, count: int) -> Array:
+        """Write the new ids (batch, seq) behind those of earlier calls; return the `count` before them, zeros where there are none."""
+        start = self.length
+        if start + ids.shape[1] <= self.max_len:  # else the layers say that it is full
+            self.ids[:, start : start + ids.shape[1]] = ids
+        return np.pad(self.ids[:, max(0, start - count) : start], ((0, 0), (max(0, count - start), 0)))
 
     def positions(self, seq_len: int) -> Array:
         """Where the next `seq_len` tokens stand: (seq,), or (batch, seq) where rows begin at different columns."""

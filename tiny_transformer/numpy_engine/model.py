@@ -42,6 +42,8 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     all_biases, qkv_bias, norm_bias = config.bias == "all", config.bias != "none", config.norm == "layer" and config.bias == "all"
     if config.position == "learned":
         add("embeddings.position", config.max_seq_len, d, bias=False)
+    for order, rows in enumerate(config.ngram_rows, start=2):
+        add(f"embeddings.ngram{order}", rows, d, bias=False)
     if config.n_token_types:
         add("embeddings.token_type", config.n_token_types, d, bias=False)
         add("embeddings.norm", d, bias=norm_bias)
@@ -202,7 +204,10 @@ class TinyTransformerLM:
                 raise ValueError(f"ids have {len(ids)} rows and the cache {seen.batch_size}: they must agree. Make a new cache")
             mask = attention.join_masks(seen.mask(seq), mask)
         bias, rotation = self._score_bias(seq, start + seq), self._rotation(positions)
-        x, cache = embed(ids, positions, w, config, token_types)
+        before = None
+        if seen is not None and config.ngram_rows:
+            before = seen.remember(ids, len(config.ngram_rows))
+        x, cache = embed(ids, positions, w, config, token_types, before)
         keep = find("embeddings")
         x = drop(x, keep, config.dropout)
         caches: list[Cache] = [(cache, keep)]

@@ -37,9 +37,11 @@ class Result:
     tokens_per_second: float
     """Training tokens over the time spent in training steps, in this session."""
     stopped: Literal["finished", "early", "signal"]
-    """All steps made; patience ran out; a signal came."""
+    """All steps made, or the minutes over; patience ran out; a signal came."""
     signal: int | None = None
     """The number of that signal."""
+    trained_seconds: float | None = None
+    """With `minutes`: from the start of the command to the end of the last step, earlier sessions included."""
 
     @property
     def exit_code(self) -> int:

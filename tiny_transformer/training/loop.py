@@ -5,7 +5,7 @@
 What computes is left open: `training/trainer.py` fills it in with PyTorch, `numpy_engine/trainer.py` with NumPy, so both
 engines read the same batches, take the same decisions and leave the same files behind.
 Leaves out: what is shown on screen (a `Listener` is told), sampling, the command line, and where text comes from.
-Read before: `dataset.py`, `objectives.py`, `scheduler.py`, `listener.py`, `resume.py`.
+Read before: `dataset.py`, `objectives.py`, `scheduler.py`, `time_budget.py`, `listener.py`, `resume.py`.
 """
 
 import math
@@ -28,9 +28,10 @@ from tiny_transformer.training.listener import Listener, Result, TrainingError, 
 from tiny_transformer.training.objectives import causal, count_targets
 from tiny_transformer.training.plausibility import parting, too_good
 from tiny_transformer.training.resume import Progress, circumstances, differences
-from tiny_transformer.training.scheduler import lr_at
+from tiny_transformer.training.scheduler import lr_at, lr_at_share
 from tiny_transformer.training.signals import StopSignals
 from tiny_transformer.training.throughput import Throughput
+from tiny_transformer.training.time_budget import TimeBudget
 
 Ids = NDArray[np.integer[Any]] | IdStore
 """A text as ids (n,): in memory, or on disk (`token_files.py`)."""
@@ -106,16 +107,20 @@ class TrainingLoop(ABC):
         self.progress = Progress()
         self.speed = Throughput()
         self._saved: dict[str, Any] | None = None  # the training state this session resumes from
-        self._last_save = self._last_sample = -1
+        self._last_save = self._last_sample = self._last_evaluation = -1
         self._begun = 0.0
+        self.command_started: float | None = None  # time.perf_counter of the command's start: `minutes` count from there, default `fit`
+        self.budget: TimeBudget | None = None
 
     # ------------------------------------------------------------ the algorithm
 
     def fit(self) -> Result:
-        """Learn until all steps are made, patience runs out, or a signal comes; leaves the model in evaluation mode.
+        """Learn until all steps are made or the minutes are over, patience runs out, or a signal comes.
+
+        Leaves the model in evaluation mode.
 
         Raises TrainingError when the loss or the gradient is not finite: before the update, so the weights are those
-        of the step before.
+        of the step before; and when the minutes are over before the first step.
         """
         with self._computing(), StopSignals() as stop:
             self._begin()
@@ -164,8 +169,17 @@ class TrainingLoop(ABC):
 
     def _milestones(self) -> None:
         """What is due after this many updates: evaluation, a sample, a save. None of it changes the training."""
+        if self.budget is None:
+            self._due()
+        elif self.budget.has_room_for_pause():
+            started = time.perf_counter()
+            self._due()
+            self.budget.note_pause(time.perf_counter() - started)
+
+    def _due(self) -> None:
+        """All that this step's number asks for. With a time budget the last evaluation is made by `_end`."""
         step, settings = self.progress.step, self.settings
-        if step % settings.eval_every == 0 or step == settings.max_steps:
+        if step % settings.eval_every == 0 or (step == settings.max_steps and self.budget is None):
             self._evaluate()
         if is_sample_step(step):
             self._sample()
@@ -173,7 +187,10 @@ class TrainingLoop(ABC):
             self._save("last")
 
     def _is_over(self) -> bool:
-        return self.progress.step >= self.settings.max_steps or self._out_of_patience()
+        return self._is_complete() or self._out_of_patience()
+
+    def _is_complete(self) -> bool:
+        return self.progress.step >= self.settings.max_steps if self.budget is None else self.budget.is_over()
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.progress.stale >= self.settings.patience
@@ -244,11 +261,13 @@ class TrainingLoop(ABC):
 
     def _begin(self) -> None:
         self._begun = time.perf_counter()
+        self._start_clock()
         self.listener.on_start(self)
         self._prepare()
         if self._saved is None:
             self._start_fresh()
             self._milestones()
+            self._check_time()
             return
         for line in differences(self._saved, self._circumstances(), self.settings):
             self.listener.on_warning(line)
@@ -256,9 +275,31 @@ class TrainingLoop(ABC):
             self.run.truncate(self.progress.step)  # what a killed session logged after its last save comes again
         self._start_resumed(self._saved)
 
+    def _start_clock(self) -> None:
+        minutes, p = self.settings.minutes, self.progress
+        if minutes is not None:
+            self.budget = TimeBudget(60 * minutes, started=self.command_started, used=p.used, learned=p.learned)
+        self.command_started = None  # a second `fit` is no new command
+
+    def _check_time(self) -> None:
+        if self.budget is not None and self.budget.left <= 0:
+            raise TrainingError(self.budget.too_short())
+
+    def _stop_clock(self, received: int | None) -> None:
+        """After the last step: what follows is not counted."""
+        if self.budget is None:
+            return
+        self.budget.stop()
+        self.progress.used, self.progress.learned = self.budget.used, self.budget.learned
+        if received is None and self.progress.step == 1:
+            self.listener.on_warning(self.budget.one_step())
+
     def _end(self, received: int | None) -> Result:
         """Save; unless a signal hurries us, also take the last sample and measure on the whole validation text."""
-        if self._last_save != self.progress.step:
+        self._stop_clock(received)
+        if self.budget is not None and received is None and self._last_evaluation != self.progress.step:
+            self._evaluate()
+        if self.budget is not None or self._last_save != self.progress.step:
             self._save("last")
         self._saved = self._state()  # should `fit` be called once more, it resumes
         final = None
@@ -266,7 +307,8 @@ class TrainingLoop(ABC):
             if self._last_sample != self.progress.step:
                 self._sample()
             final = self._final_val_loss()
-            self._log(final_val_loss=final)
+            trained = {} if self.budget is None else {"trained_seconds": round(self.budget.used, 2)}
+            self._log(final_val_loss=final, **trained)
         self._settle()
         self.progress.seconds, self._begun = self._seconds(), 0.0
         result = self._result(final, received)
@@ -278,7 +320,8 @@ class TrainingLoop(ABC):
         return Result(
             steps=p.step, best_step=p.best_step, best_val_loss=p.best_val_loss, best_train_loss=p.best_train_loss,
             val_loss=p.val_loss, train_loss=p.train_loss, final_val_loss=final, seconds=p.seconds, tokens_per_second=self.speed.overall,
-            stopped="signal" if received else "early" if p.step < self.settings.max_steps else "finished", signal=received,
+            stopped="signal" if received else "finished" if self._is_complete() else "early", signal=received,
+            trained_seconds=None if self.budget is None else self.budget.used,
         )  # fmt: skip
 
     def _final_val_loss(self) -> float:
@@ -325,6 +368,7 @@ class TrainingLoop(ABC):
     def _evaluate(self) -> None:
         """Measure both texts, remember the best, save it, and say so."""
         p, tokens = self.progress, min(self.settings.eval_tokens, len(self.val_ids) - 1)
+        self._last_evaluation = p.step
         with self._undisturbed():
             train_loss, val_loss = self.evaluate(self.train_ids, tokens), self.evaluate(self.val_ids, tokens)
             if not math.isfinite(val_loss):
@@ -353,8 +397,11 @@ class TrainingLoop(ABC):
     def _report(self, loss: float, lr: float, norm: float, seconds: float) -> None:
         step = self.progress.step
         self.speed.add(self.settings.batch_size * self.seq_len, seconds)
+        if self.budget is not None:
+            self.budget.note_step(seconds)
         if step % self.settings.log_every == 0:
-            self._log(loss=loss, lr=lr, grad_norm=norm, tokens_per_second=round(self.speed.recent, 1))
+            used = {} if self.budget is None else {"seconds_used": round(self.budget.used, 2)}
+            self._log(loss=loss, lr=lr, grad_norm=norm, tokens_per_second=round(self.speed.recent, 1), **used)
         self.listener.on_step(step, loss, lr, norm, self.speed.recent)
 
     def _log(self, **numbers: float) -> None:
@@ -385,7 +432,7 @@ class TrainingLoop(ABC):
         """Everything that changes the next step, and what it was computed with: arrays of the engine and plain values."""
         return {
             **self._state_of_engine(),
-            "progress": self.progress.to_dict() | {"seconds": self._seconds()},
+            "progress": self.progress.to_dict() | {"seconds": self._seconds()} | self._clock(),
             "settings": asdict(self.settings),
             "circumstances": self._circumstances(),
         }
@@ -408,6 +455,11 @@ class TrainingLoop(ABC):
 
     def _lr(self) -> float:
         s = self.settings
+        if self.budget is not None:
+            return lr_at_share(
+                self.progress.step, self.budget.share(), learning_rate=s.learning_rate, warmup_steps=s.warmup_steps,
+                min_lr_ratio=s.min_lr_ratio, schedule=s.schedule, decay_share=s.decay_share,
+            )  # fmt: skip
         return lr_at(
             self.progress.step, max_steps=s.max_steps, learning_rate=s.learning_rate, warmup_steps=s.warmup_steps,
             min_lr_ratio=s.min_lr_ratio, schedule=s.schedule, decay_share=s.decay_share,
@@ -415,6 +467,9 @@ class TrainingLoop(ABC):
 
     def _circumstances(self) -> dict[str, Any]:
         return circumstances((self.train_ids, self.val_ids), self._circumstances_of_engine())
+
+    def _clock(self) -> dict[str, float]:
+        return {} if self.budget is None else {"used": self.budget.used, "learned": self.budget.learned}
 
     def _seconds(self) -> float:
         return self.progress.seconds + (time.perf_counter() - self._begun if self._begun else 0.0)

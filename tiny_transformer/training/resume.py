@@ -36,6 +36,10 @@ class Progress:
     """The most recent evaluation, on validation text."""
     seconds: float = 0.0
     """Wall-clock time of all sessions before this one."""
+    used: float = 0.0
+    """With a time budget: its seconds that are gone …"""
+    learned: float = 0.0
+    """… and those of them that lie after the first step of their session."""
     warned: tuple[str, ...] = ()
     """The kinds of warning given already: each is given once per run."""
 

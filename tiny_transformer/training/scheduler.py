@@ -1,4 +1,4 @@
-"""How fast to learn at each step: one pure function from the step to the learning rate.
+"""How fast to learn at each step: one pure function from the step to the learning rate, and its twin for runs that end by the clock.
 
 Nothing is remembered between calls, so a resumed run needs no schedule state, and a plot of the schedule is a
 list of calls. Leaves out: the optimizer that is given the number. Read before: `config.py`.
@@ -58,6 +58,39 @@ def lr_at(
         progress = _progress(step, max(warmup_steps, last - round(decay_share * max_steps)), last)
         height = 1 - progress
     return learning_rate * (min_lr_ratio + (1 - min_lr_ratio) * height)
+
+
+def lr_at_share(
+    step: int,
+    share: float,
+    *,
+    learning_rate: float = 1.0,
+    warmup_steps: int = 0,
+    min_lr_ratio: float = 0.1,
+    schedule: str = "cosine",
+    decay_share: float = 0.2,
+) -> float:
+    """The learning rate of update number `step` of a run that ends by the clock, of whose time `share` (0 to 1) has gone.
+
+    How many updates there will be is not known, so the curves of `lr_at` are drawn over the share instead: `cosine` goes down half a
+    cosine from 0 to 1, `wsd` in a straight line over the last decay_share. The warm-up stays in steps, because it is there for the
+    optimizer's first estimates, which take so many gradients and not so many seconds; where the curve is already lower, the curve counts.
+
+    Returns a rate in the units of learning_rate. Raises ValueError for a negative step, a share outside 0 to 1, or an unknown schedule.
+
+    >>> [round(lr_at_share(9, share, schedule="wsd", decay_share=0.5, min_lr_ratio=0.0), 2) for share in (0, 0.5, 0.75, 1)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    if step < 0 or not 0 <= share <= 1:
+        raise ValueError(f"step={step}, share={share}: a step is 0 or more, a share lies between 0 and 1")
+    check_choice("schedule", schedule, get_args(Schedule))
+    height = 1.0
+    if schedule == "cosine":
+        height = 0.5 * (1 + math.cos(math.pi * share))
+    elif schedule == "wsd" and share > 1 - decay_share:
+        height = (1 - share) / decay_share
+    curve = min_lr_ratio + (1 - min_lr_ratio) * height
+    return learning_rate * min(curve, (step + 1) / max(1, warmup_steps))
 
 
 def _progress(step: int, begin: int, last: int) -> float:

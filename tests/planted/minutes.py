@@ -1,0 +1,47 @@
+"""Planted bugs: training by the clock, the law, and the choice of a size."""
+
+from tests.planted.bug import Bug
+
+TRAINING, CLI = "tiny_transformer/training", "tiny_transformer/cli"
+
+BUGS = [
+    Bug("the first step counts as learning", f"{TRAINING}/time_budget.py", "        if self._learning_since is None:\n            self._learning_since = self._now()\n        else:\n", "        if self._learning_since is None:\n            self._learning_since = self._started\n        else:\n", "time_budget"),
+    Bug("the mean in place of the median", f"{TRAINING}/time_budget.py", "return median(self._steps) if", "return sum(self._steps) / len(self._steps) if", "time_budget"),
+    Bug("one step too many", f"{TRAINING}/time_budget.py", "return self.left <= self.step_seconds / 2", "return self.left <= -self.step_seconds / 2", "time_budget"),
+    Bug("earlier sessions are forgotten", f"{TRAINING}/time_budget.py", "return self._used + self._now() - self._started", "return self._now() - self._started", "time_budget"),
+    Bug("the share goes back", f"{TRAINING}/time_budget.py", "self._share = max(self._share, share)", "self._share = share", "time_budget"),
+    Bug("what comes after the last step is counted", f"{TRAINING}/time_budget.py", "        self._stopped = self._now()\n", "        pass\n", "time_budget"),
+    Bug("the share of all time, start-up included", f"{TRAINING}/time_budget.py", "self.learned / (self.learned + left)", "self.used / self.seconds", "time_budget"),
+    Bug("a pause that does not fit is made", f"{TRAINING}/time_budget.py", "return self.left > self._longest_pause + self.step_seconds", "return self.left > 0", "time_budget"),
+    Bug("wsd decays from the start", f"{TRAINING}/scheduler.py", "height = (1 - share) / decay_share", "height = 1 - share", "time_budget"),
+    Bug("no warm-up by the clock", f"{TRAINING}/scheduler.py", "return learning_rate * min(curve, (step + 1) / max(1, warmup_steps))", "return learning_rate * curve", "time_budget"),
+    Bug("the command's start is not told to the clock", f"{TRAINING}/loop.py", "started=self.command_started, used=p.used", "started=None, used=p.used", "time_budget"),
+    Bug("learned time is not resumed", f"{TRAINING}/loop.py", "learned=p.learned)", "learned=0.0)", "time_budget"),
+    Bug("no evaluation after the last step", f"{TRAINING}/loop.py", "if self.budget is not None and received is None and self._last_evaluation != self.progress.step:", "if False:", "time_budget"),
+    Bug("steps end a run by the clock", f"{TRAINING}/loop.py", "return self.progress.step >= self.settings.max_steps if self.budget is None else self.budget.is_over()", "return self.progress.step >= self.settings.max_steps or (self.budget is not None and self.budget.is_over())", "time_budget minutes"),
+    Bug("minutes of 0 are accepted", "tiny_transformer/config.py", "0 < self.minutes < math.inf", "0 <= self.minutes < math.inf", "time_budget"),
+    Bug("repeats are worth as much as new text", f"{TRAINING}/loss_law.py", "min(point.tokens, point.unique) * (1 + constants.repeats * -math.expm1(-repeated / constants.repeats))", "point.tokens", "loss_law"),
+    Bug("the first reading counts as a repeat", f"{TRAINING}/loss_law.py", "max(0.0, point.tokens / point.unique - 1)", "max(0.0, point.tokens / point.unique)", "loss_law"),
+    Bug("a large batch is worth more", f"{TRAINING}/loss_law.py", "return worth / (1 + point.batch / constants.large_batch)", "return worth * (1 + point.batch / constants.large_batch)", "loss_law"),
+    Bug("no Huber weights", f"{TRAINING}/loss_law.py", "weight = np.minimum(1.0, HUBER / np.maximum(np.abs(residual), 1e-12)) / HUBER**2", "weight = np.ones(len(residual)) / HUBER**2", "loss_law"),
+    Bug("squares instead of Huber's function", f"{TRAINING}/loss_law.py", "np.where(size <= HUBER, 0.5 * size**2, HUBER * (size - 0.5 * HUBER))", "0.5 * size**2", "loss_law"),
+    Bug("the same runs in every draw", f"{TRAINING}/loss_law.py", "_PRIOR + _SPREAD * generator.normal(size=len(NAMES)), best", "_PRIOR, best", "loss_law"),
+    Bug("the interval leaves the scatter out", f"{TRAINING}/loss_law.py", "+ self.scatter**2 + spread**2", "+ spread**2", "loss_law"),
+    Bug("another text is scaled the wrong way", f"{TRAINING}/loss_law.py", "yardstick / self.yardstick", "self.yardstick / yardstick", "loss_law"),
+    Bug("a growing count of embeddings", f"{TRAINING}/size_choice.py", "return (more.n_parameters - one.n_parameters) * model.n_layers", "return model.n_parameters", "size_choice"),
+    Bug("forward only", f"{TRAINING}/size_choice.py", "(6 * self.parameters + attention", "(2 * self.parameters + attention", "size_choice"),
+    Bug("what was timed is estimated all the same", f"{TRAINING}/size_choice.py", "            if known == candidate:\n                return time\n", "", "size_choice"),
+    Bug("compiling takes no time", f"{TRAINING}/size_choice.py", "(task.seconds - (task.compile_seconds if compiled else 0.0))", "task.seconds", "size_choice"),
+    Bug("the worst is chosen", f"{TRAINING}/size_choice.py", "best = min(range(len(ways)), key=losses.__getitem__)", "best = max(range(len(ways)), key=losses.__getitem__)", "size_choice"),
+    Bug("wider models learn faster", f"{TRAINING}/size_choice.py", "base.learning_rate * base_width / candidate.model.d_model", "base.learning_rate * candidate.model.d_model / base_width", "size_choice"),
+    Bug("a fixed batch is chosen anew", f"{TRAINING}/size_choice.py", '(batch_size,) if "batch_size" in fixed else BATCHES', "BATCHES", "size_choice minutes"),
+    Bug("histories of the validation text begin one late", "tiny_transformer/corpora/counting_loss.py", "before_val, val[known:], vocab_size)", "before_val, val[: len(val) - known], vocab_size)", "counting_loss"),
+    Bug("unseen histories take the chance away", "tiny_transformer/corpora/counting_loss.py", "there = total > 0", "there = total >= 0", "counting_loss"),
+    Bug("the clock starts after the choice", f"{CLI}/training.py", "    trainer.command_started = command_started(job)\n", "", "minutes"),
+    Bug("a recipe's own minutes choose its size", f"{CLI}/training.py", 'job.training.minutes is not None and "minutes" in job.asked', "job.training.minutes is not None", "minutes"),
+    Bug("steps of a flag lose to the recipe's minutes", f"{CLI}/settings.py", '{"minutes": None} if "max_steps" in asked else {}', "{}", "minutes"),
+    Bug("a file's steps stand against a flag's minutes", f"{CLI}/settings.py", '    if taken & {"minutes", "max_steps"}:  # and one end\n        taken |= {"minutes", "max_steps"}\n', "", "minutes"),
+    Bug("measuring begins anew", f"{CLI}/law_runs.py", "if made == most or any(_is_of(run, cell, seconds, setting) for run in content[\"runs\"]):", "if made == most:", "minutes"),
+    Bug("runs elsewhere bend the law", f"{CLI}/law_runs.py", '(run["corpus"] == HOME_TEXT) == home]', "True]", "minutes"),
+    Bug("the part of the text is not taken", f"{CLI}/law_runs.py", "    train_ids = part_of(np.asarray(material.train_ids), cell.part)\n", "    train_ids = material.train_ids\n", "minutes"),
+]
