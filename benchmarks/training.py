@@ -1,6 +1,16 @@
-"""A training step at equal shape and optimizer against transformers' GPT-2, float32, in the same run."""
+"""A training step at equal shape and optimizer against transformers' GPT-2 and x-transformers, float32, in the same run.
 
+Beside the ratios: which share of the processor's measured matrix ceiling a step reaches, and the same three compiled. The peers
+are made equal, and checked to be: the same number of parameters, the same weights copied in, the same first loss. transformers'
+GPT-2 is our model with all its biases. x-transformers has no biases in attention and norms, so its twin is our model without any.
+"""
+
+import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +23,25 @@ from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.training.objectives import cross_entropy
 from tiny_transformer.training.utils import clip_gradients
 
-SIZES = {  # layers, heads, d_model, context, batch
-    "4 × 128, context 64, batch 12": (4, 4, 128, 64, 12),
-    "4 × 256, context 128, batch 8": (4, 4, 256, 128, 8),
-    "6 × 384, context 256, batch 4": (6, 6, 384, 256, 4),
+SIZES: dict[str, tuple[int, int, int, int, int, float | None]] = {  # layers, heads, d_model, context, batch, aim
+    "4 × 128, context 64, batch 12": (4, 4, 128, 64, 12, 1.5),
+    "4 × 256, context 128, batch 8": (4, 4, 256, 128, 8, None),
+    "6 × 384, context 256, batch 4": (6, 6, 384, 256, 4, 1.15),
 }
 VOCAB = 65
+SQUARES = (512, 1024, 1536)
+SAME = 1e-4
+"""How far the first losses may lie apart."""
+Step = Callable[[Tensor, Tensor], Tensor]
 
 
-def ours(config: ModelConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """Our model's loss as a function of (ids, targets)."""
+# ------------------------------------------------------------ the candidates
+
+
+def ours(config: ModelConfig, compiled: bool = False) -> Step:
+    """Our model's step as a function of (ids, targets)."""
     model = TinyTransformerLM(config, seed=0)
-    return stepper(model, lambda ids, targets: cross_entropy(model(ids), targets), clip_gradients)
+    return stepper(model, cross_entropy, clip_gradients, compiled)
 
 
 def theirs_config(config: ModelConfig, use_cache: bool) -> transformers.GPT2Config:
@@ -36,53 +53,185 @@ def theirs_config(config: ModelConfig, use_cache: bool) -> transformers.GPT2Conf
     )  # fmt: skip
 
 
-def theirs(config: ModelConfig) -> Callable[[Tensor, Tensor], Tensor]:
+def theirs(config: ModelConfig, compiled: bool = False) -> Step:
     """The same for transformers' GPT-2 of equal shape, without dropout."""
     model = transformers.GPT2LMHeadModel(theirs_config(config, use_cache=False))
-    parameters = sum(p.numel() for p in model.parameters())
-    if parameters != config.n_parameters:
-        raise ValueError(f"the peer has {parameters} parameters, ours {config.n_parameters}: not the same shape")
-    return stepper(
-        model, lambda ids, targets: F.cross_entropy(model(ids).logits.flatten(0, 1), targets.flatten()), nn.utils.clip_grad_norm_
+    copy_into(model, {gpt2_name(name): tensor for name, tensor in gpt2_weights(config).items()})
+    return stepper(model, lambda out, targets: their_loss(out.logits, targets), nn.utils.clip_grad_norm_, compiled)
+
+
+def their_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """As their own examples compute it."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def gpt2_weights(config: ModelConfig) -> dict[str, Tensor]:
+    """Our first weights with query, key and value in one, and matrices the way GPT-2 stores them (in, out)."""
+    weights = dict(TinyTransformerLM(config, seed=0).weights())
+    for n in range(config.n_layers):
+        for kind in ("weight", "bias"):
+            three = [weights.pop(f"blocks.{n}.attention.W_{which}.{kind}") for which in ("query", "key", "value")]
+            weights[f"blocks.{n}.attention.packed.{kind}"] = torch.cat(three)
+        for layer in ("attention.packed", "attention.out_proj", "feedforward.up", "feedforward.down"):
+            weights[f"blocks.{n}.{layer}.weight"] = weights[f"blocks.{n}.{layer}.weight"].T
+    return weights
+
+
+def gpt2_name(name: str) -> str:
+    """Our name for a weight, in transformers' words."""
+    words = {
+        "embeddings.token": "transformer.wte", "embeddings.position": "transformer.wpe", "blocks": "transformer.h", "norm1": "ln_1",
+        "attention.packed": "attn.c_attn", "attention.out_proj": "attn.c_proj", "norm2": "ln_2", "feedforward.up": "mlp.c_fc",
+        "feedforward.down": "mlp.c_proj",
+    }  # fmt: skip
+    for ours_, theirs_ in words.items():
+        name = name.replace(ours_, theirs_)
+    return f"transformer.ln_f.{name.removeprefix('norm.')}" if name.startswith("norm.") else name
+
+
+def x_transformer(config: ModelConfig, flash: bool = True, compiled: bool = False) -> Step:
+    """The same for x-transformers, whose attention and norms have no biases. `flash`: its faster attention (not its default)."""
+    from x_transformers import Decoder, TransformerWrapper
+
+    layers = Decoder(
+        dim=config.d_model, depth=config.n_layers, heads=config.n_heads, attn_dim_head=config.head_width, attn_flash=flash,
+        ff_no_bias=True, ff_custom_activation=nn.GELU("tanh"),
+    )  # fmt: skip
+    model = TransformerWrapper(
+        num_tokens=config.vocab_size, max_seq_len=config.max_seq_len, tie_embedding=True, tie_embedding_scale=1.0, attn_layers=layers
     )
+    weights = {x_name(name): tensor for name, tensor in TinyTransformerLM(config, seed=0).weights().items()}
+    for name in weights:
+        if name.endswith("gamma"):
+            weights[name] = weights[name] - 1  # it adds 1 itself
+    weights["pos_emb.emb.weight"] = weights["pos_emb.emb.weight"] * config.d_model**0.5  # and scales these down itself
+    copy_into(model, weights)
+    return stepper(model, their_loss, nn.utils.clip_grad_norm_, compiled)
 
 
-def stepper(
-    model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], clip: Callable[..., object]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """One whole step: forward, backward, clipping, fused AdamW."""
+def x_name(name: str) -> str:
+    """Our name for a weight, in x-transformers' words: each of its layers is one branch, so ours count twice."""
+    if name.startswith("blocks."):
+        _, n, part = name.split(".", 2)
+        first, second = f"attn_layers.layers.{2 * int(n)}", f"attn_layers.layers.{2 * int(n) + 1}"
+        return {
+            "norm1.weight": f"{first}.0.0.gamma", "norm2.weight": f"{second}.0.0.gamma",
+            "attention.W_query.weight": f"{first}.1.to_q.weight", "attention.W_key.weight": f"{first}.1.to_k.weight",
+            "attention.W_value.weight": f"{first}.1.to_v.weight", "attention.out_proj.weight": f"{first}.1.to_out.weight",
+            "feedforward.up.weight": f"{second}.1.ff.0.0.weight", "feedforward.down.weight": f"{second}.1.ff.2.weight",
+        }[part]  # fmt: skip
+    return {
+        "embeddings.token.weight": "token_emb.emb.weight", "embeddings.position.weight": "pos_emb.emb.weight",
+        "norm.weight": "attn_layers.final_norm.gamma",
+    }[name]  # fmt: skip
+
+
+def copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give the peer our weights. Raises ValueError where it has others, so the two are equal in parameters too."""
+    own = dict(model.named_parameters())
+    if set(own) != set(weights):
+        raise ValueError(f"the peer's parameters are not ours: {sorted(set(own) ^ set(weights))}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != weights[name].shape:
+                raise ValueError(f"the peer's {name} has shape {tuple(parameter.shape)}, ours {tuple(weights[name].shape)}")
+            parameter.copy_(weights[name])
+
+
+def stepper(model: nn.Module, loss_of: Callable[[Any, Tensor], Tensor], clip: Callable[..., object], compiled: bool) -> Step:
+    """One whole step: forward, backward, clipping, PyTorch's fused AdamW."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     parameters = list(model.parameters())
+    forward = torch.compile(model) if compiled else model
 
     def step(ids: Tensor, targets: Tensor) -> Tensor:
-        loss = loss_of(ids, targets)
+        loss = loss_of(forward(ids), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         clip(parameters, 1.0)
         optimizer.step()
-        return loss
+        return loss.detach()
 
     return step
 
 
-def compare_size(name: str, n_layers: int, n_heads: int, d_model: int, context: int, batch: int) -> Result:
-    """One size: the same batch through both."""
-    config = ModelConfig(vocab_size=VOCAB, max_seq_len=context, d_model=d_model, n_layers=n_layers, n_heads=n_heads, activation="gelu_tanh")
+# ------------------------------------------------------------ the ceiling
+
+
+def step_flop(config: ModelConfig, batch: int) -> float:
+    """Multiplications and additions in the matrix products of one step, counted product by product.
+
+    A product of (n, k) with (k, m) is 2 n k m; its two gradients cost as much again each. Attention is counted as it must be: a query
+    looks at the keys up to its own position, (seq + 1) / 2 on average. Norms, activations and the optimizer are not counted.
+    """
+    tokens, d, kv = batch * config.max_seq_len, config.d_model, config.kv_heads * config.head_width
+    width = config.n_heads * config.head_width
+    matrices = 3 if config.activation == "swiglu" else 2
+    per_token = config.n_layers * (d * (2 * width + 2 * kv) + matrices * d * config.ff_width) + d * config.vocab_size
+    seen = (config.max_seq_len + 1) / 2 if config.causal else config.max_seq_len
+    return 3.0 * 2 * tokens * (per_token + config.n_layers * 2 * width * seen)
+
+
+def ceiling() -> float:
+    """The most multiplications and additions a second that a plain float32 product reaches here: the best of a few square sizes."""
+    best = 0.0
+    for n in SQUARES:
+        first, second, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+        for _ in range(6):
+            start = time.perf_counter()
+            torch.mm(first, second, out=out)
+            best = max(best, 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+# ------------------------------------------------------------ the comparison
+
+
+Peers = dict[str, tuple[ModelConfig, Step]]
+"""By name: the peer's step, and our config that is equal to it."""
+
+
+def compare_size(name: str, context: int, batch: int, aim: float | None, peers: Peers, most: float) -> list[Result]:
+    """One size: the same batch through ours and each peer."""
     ids, targets = torch.randint(VOCAB, (2, batch, context), generator=torch.Generator().manual_seed(0))
-    mine, other = ours(config), theirs(config)
-    return compare(
-        f"training step, {name}", lambda: mine(ids, targets), lambda: other(ids, targets), work=batch * context,
-        unit="tokens/s", peer_name="transformers", rounds=20, warm_up=3, aim=1.0,
-    )  # fmt: skip
+    results = []
+    for peer, (shape, step) in peers.items():
+        mine = ours(shape, compiled="compiled" in peer)
+        apart = abs(mine(ids, targets).item() - step(ids, targets).item())
+        if apart > SAME:
+            raise ValueError(f"{name}: the first losses of ours and {peer} lie {apart:.1e} apart: not the same model")
+        result = compare(
+            f"training step, {name}", lambda m=mine: m(ids, targets), lambda s=step: s(ids, targets), work=ids.numel(),  # type: ignore[misc]
+            unit="tokens/s", peer_name=peer, rounds=20, warm_up=3, aim=aim if "compiled" not in peer else None,
+        )  # fmt: skip
+        share = step_flop(shape, batch) * result.ours / ids.numel() / most
+        results.append(replace(result, extra={"share_of_ceiling": share, "ceiling_gflops": most / 1e9}))
+        print(f"{results[-1].line()}  {share:4.0%} of the matrix ceiling", flush=True)
+    return results
 
 
 def run() -> list[Result]:
-    """Compare the three sizes."""
+    """Compare the three sizes; TINY_BENCH_COMPILED=0 leaves the compiled ones out, which take minutes."""
+    most = ceiling()
+    with_x = find_spec("x_transformers") is not None
+    if not with_x:
+        print("x-transformers is not installed (pip install -c constraints.txt x-transformers): compared with transformers alone")
+    print(f"matrix ceiling: {most / 1e9:.0f} GFLOP/s in float32 with {torch.get_num_threads()} threads")
     results = []
-    for name, size in SIZES.items():
-        results.append(compare_size(name, *size))
-        print(results[-1].line(), flush=True)
+    for name, (n_layers, n_heads, d_model, context, batch, aim) in SIZES.items():
+        gpt2 = ModelConfig(
+            vocab_size=VOCAB, max_seq_len=context, d_model=d_model, n_layers=n_layers, n_heads=n_heads, activation="gelu_tanh"
+        )
+        bare = replace(gpt2, bias="none")
+        peers: Peers = {"transformers": (gpt2, theirs(gpt2))}
+        if with_x:
+            peers["x-transformers"] = (bare, x_transformer(bare))
+        if os.environ.get("TINY_BENCH_COMPILED", "1") != "0" and aim is not None:
+            peers["transformers compiled"] = (gpt2, theirs(gpt2, compiled=True))
+            if with_x:
+                peers["x-transformers compiled"] = (bare, x_transformer(bare, compiled=True))
+        results += compare_size(name, context, batch, aim, peers, most)
     return results
 
 

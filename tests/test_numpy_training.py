@@ -343,6 +343,7 @@ def test_threads_can_be_chosen_and_come_back():
     [
         ({"device": "cuda"}, "device='cuda': the NumPy engine computes on the CPU"),
         ({"precision": "bfloat16"}, "precision='bfloat16': the NumPy engine computes in float32"),
+        ({"checkpoint_layers": True}, "checkpoint_layers=True: the NumPy engine keeps every block's inside"),
         ({"compile": True}, "compile=True: the NumPy engine has nothing to compile"),
     ],
 )

@@ -144,7 +144,7 @@ def test_every_architecture_keeps_its_logits_about(option):
     model = TinyTransformerLM(small_config(option), seed=1).eval()
     ids = torch.randint(model.config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(0))
     small = quantize_model(model)
-    assert not [name for name, module in small.named_modules() if type(module) is torch.nn.Linear]
+    assert not [name for name, module in small.named_modules() if isinstance(module, torch.nn.Linear)]
     expected, spread = model(ids), model(ids).std()
     assert (small(ids) - expected).abs().max() < 0.06 * spread
     assert (small(ids) - expected).abs().max() > 0
@@ -155,7 +155,7 @@ def test_the_copy_is_the_model_with_rounded_weights():
     model = opinionated("modern")
     small, by_hand = quantize_model(model), opinionated("modern")
     for module in by_hand.modules():
-        if type(module) is torch.nn.Linear:
+        if isinstance(module, torch.nn.Linear):
             module.weight.copy_(dequantize(quantize(module.weight)))
     ids = torch.arange(12)[None]
     with reference_path():

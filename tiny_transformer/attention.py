@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tiny_transformer import attention_products
 from tiny_transformer.utils.reference import TraceableVar, is_reference
 
 _recorder: TraceableVar[list[Tensor] | None] = TraceableVar("attention_weights", default=None)
@@ -161,6 +162,8 @@ def _fused(
         return F.scaled_dot_product_attention(query, key, value)
     if plain and queries == keys and keys <= MOST_COMPILED and torch.compiler.is_compiling() and query.device.type == "cpu":
         return scaled_dot_product_attention(query, key, value, create_causal_mask(keys))[0]
+    if plain and queries == keys and attention_products.pay(query, key, value):
+        return attention_products.attend_causal(query, key, value)
     if plain and queries == keys:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
     structure = (

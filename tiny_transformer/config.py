@@ -291,6 +291,8 @@ class TrainConfig:
     """cpu, cuda, mps or auto."""
     threads: int = 0
     """CPU threads; 0 leaves it to PyTorch. Part of the state: sums differ in the last digit between counts."""
+    checkpoint_layers: bool = False
+    """Keep only each block's input and compute its inside again in the backward pass: less memory, a third more time."""
     compile: bool = False
     """Compile the model first: costs a minute or two, then steps are faster."""
     fused_optimizer: bool = True

@@ -1,6 +1,6 @@
 """The feed-forward network: what each position works out for itself, after attention has gathered.
 
-Read before: nothing. It never mixes positions.
+Read before: `linear.py`. It never mixes positions.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_transformer.config import Activation, ModelConfig
+from tiny_transformer.gelu_by_hand import gelu_tanh
+from tiny_transformer.linear import Linear
 
 
 def relu2(x: Tensor) -> Tensor:
     """Squared ReLU: max(0, x)² (So et al. 2021, "Primer")."""
     return F.relu(x).square()
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its tanh approximation, as in GPT-2 (Hendrycks & Gimpel 2016, section 2)."""
-    return F.gelu(x, approximate="tanh")
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,9 +52,9 @@ class FeedForward(nn.Module):
         super().__init__()
         bias = config.bias == "all"
         self.activation = ACTIVATIONS[config.activation]
-        self.up = nn.Linear(config.d_model, config.ff_width, bias=bias)
-        self.gate = nn.Linear(config.d_model, config.ff_width, bias=bias) if config.activation == "swiglu" else None
-        self.down = nn.Linear(config.ff_width, config.d_model, bias=bias)
+        self.up = Linear(config.d_model, config.ff_width, bias=bias)
+        self.gate = Linear(config.d_model, config.ff_width, bias=bias) if config.activation == "swiglu" else None
+        self.down = Linear(config.ff_width, config.d_model, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return feed_forward(x, self.up, self.down, self.activation, self.gate)

@@ -6,12 +6,14 @@ Read before: `embeddings.py`, `transformer_block.py`.
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tiny_transformer import attention, embeddings
 from tiny_transformer.config import ModelConfig
@@ -20,7 +22,7 @@ from tiny_transformer.initialization import initial_weight
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.normalization import make_norm
 from tiny_transformer.transformer_block import TransformerBlock
-from tiny_transformer.utils.reference import is_reference
+from tiny_transformer.utils.reference import is_reference, reference_path
 
 
 class Unembedding(nn.Module):
@@ -44,6 +46,8 @@ class TinyTransformerLM(nn.Module):
     cosines: Tensor
     sines: Tensor
     slopes: Tensor
+    checkpoint_layers = False
+    """While training, keep each block's input only and compute its inside again in the backward pass (Chen et al. 2016)."""
 
     def __init__(self, config: ModelConfig, seed: int | None = None, *, weights: Mapping[str, Tensor] | None = None) -> None:
         """Make the model with `weights`, or with first weights; without a seed, one is drawn from torch's generator."""
@@ -92,9 +96,20 @@ class TinyTransformerLM(nn.Module):
                 f"(vocab_size={self.config.vocab_size}). Was another tokenizer used?"
             ) from None
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, bias=bias, rotate=rotate, cache=None if cache is None else cache.layers[index])
+            layer = self._again_in_backward(block) if self.checkpoint_layers and self.training and cache is None else block
+            x = layer(x, mask, bias=bias, rotate=rotate, cache=None if cache is None else cache.layers[index])
         out: Tensor = self.norm(x)
         return out
+
+    def _again_in_backward(self, block: nn.Module) -> Callable[..., Tensor]:
+        """`block`, keeping only what it is given. Dropout draws the same numbers the second time, so not a bit of any gradient differs."""
+        if attention.is_recording() or not torch.is_grad_enabled():
+            return block  # recorded weights would come twice
+        mode = reference_path if is_reference() else nullcontext
+        return partial(
+            checkpoint, block, use_reentrant=False, preserve_rng_state=self.config.dropout > 0,
+            context_fn=lambda: (nullcontext(), mode()),
+        )  # fmt: skip
 
     def _check_ids(self, ids: Tensor, start: int) -> None:
         if not isinstance(ids, Tensor):

@@ -1,7 +1,7 @@
 """Heads: several attentions side by side, each in a narrow space of its own.
 
 Left out: where positions come from; the model prepares a rotation or a bias and hands it down.
-Read before: `attention.py`, `kv_cache.py`, `normalization.py` (for QK-norm).
+Read before: `attention.py`, `kv_cache.py`, `linear.py`, `normalization.py` (for QK-norm).
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tiny_transformer import attention
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.kv_cache import LayerCache
+from tiny_transformer.linear import Linear, side_by_side
 from tiny_transformer.normalization import RMSNorm
 from tiny_transformer.utils.shape_check import check_shape
 
@@ -51,10 +52,10 @@ class MultiHeadAttention(nn.Module):
         self.config = config
         width, kv_width = config.n_heads * config.head_width, config.kv_heads * config.head_width
         qkv_bias = config.bias != "none"
-        self.W_query = nn.Linear(config.d_model, width, bias=qkv_bias)
-        self.W_key = nn.Linear(config.d_model, kv_width, bias=qkv_bias)
-        self.W_value = nn.Linear(config.d_model, kv_width, bias=qkv_bias)
-        self.out_proj = nn.Linear(width, config.d_model, bias=config.bias == "all")
+        self.W_query = Linear(config.d_model, width, bias=qkv_bias)
+        self.W_key = Linear(config.d_model, kv_width, bias=qkv_bias)
+        self.W_value = Linear(config.d_model, kv_width, bias=qkv_bias)
+        self.out_proj = Linear(width, config.d_model, bias=config.bias == "all")
         # Dehghani et al. 2023: bounded scores, so that no head can saturate its softmax.
         self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.qk_norm else None
@@ -76,9 +77,10 @@ class MultiHeadAttention(nn.Module):
         Raises ValueError for an x of another width, or a mask that is not boolean or does not fit.
         """
         check_shape(x, ("batch", "seq", self.config.d_model), "the input of attention")
-        query = split_heads(self.W_query(x), self.config.n_heads)  # (batch, heads, seq, d_head)
-        key = split_heads(self.W_key(x), self.config.kv_heads)  # (batch, kv_heads, seq, d_head)
-        value = split_heads(self.W_value(x), self.config.kv_heads)  # (batch, kv_heads, seq, d_head)
+        query, key, value = side_by_side(x, self.W_query, self.W_key, self.W_value)  # (batch, seq, heads · d_head)
+        query = split_heads(query, self.config.n_heads)  # (batch, heads, seq, d_head)
+        key = split_heads(key, self.config.kv_heads)  # (batch, kv_heads, seq, d_head)
+        value = split_heads(value, self.config.kv_heads)  # (batch, kv_heads, seq, d_head)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         if rotate is not None:

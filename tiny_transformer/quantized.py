@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_transformer.config import check
+from tiny_transformer.linear import PLAIN
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.utils.reference import is_reference
 
@@ -141,7 +142,7 @@ def quantize_model(model: TinyTransformerLM, bits: int = 8) -> TinyTransformerLM
     with torch.no_grad():
         for parent in list(small.modules()):
             for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Linear:
+                if isinstance(layer, nn.Linear) and type(layer) in PLAIN:
                     setattr(parent, name, QuantizedLinear(quantize(layer.weight, bits), layer.bias))
     return small
 

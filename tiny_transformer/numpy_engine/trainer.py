@@ -159,6 +159,7 @@ def check_settings(settings: TrainConfig) -> None:
     remedy = "Leave it out, or use the PyTorch engine"
     check(settings.device in ("auto", "cpu"), f"device={settings.device!r}", "the NumPy engine computes on the CPU", remedy)
     check(settings.precision in ("auto", "float32"), f"precision={settings.precision!r}", "the NumPy engine computes in float32", remedy)
+    check(not settings.checkpoint_layers, "checkpoint_layers=True", "the NumPy engine keeps every block's inside", remedy)
     check(not settings.compile, "compile=True", "the NumPy engine has nothing to compile", remedy)
 
 

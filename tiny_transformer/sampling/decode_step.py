@@ -18,6 +18,7 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.embeddings import Embeddings
 from tiny_transformer.feedforward import FeedForward
 from tiny_transformer.kv_cache import KVCache, LayerCache
+from tiny_transformer.linear import Linear
 from tiny_transformer.model import TinyTransformerLM, Unembedding
 from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
@@ -28,7 +29,7 @@ from tiny_transformer.utils.reference import is_reference
 
 KNOWN = {
     TinyTransformerLM, Embeddings, TransformerBlock, MultiHeadAttention, FeedForward, Unembedding, LayerNorm, RMSNorm, QuantizedLinear,
-    nn.Linear, nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList,
+    Linear, nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList,
 }  # fmt: skip
 """The parts whose equations are written here."""
 

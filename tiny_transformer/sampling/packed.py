@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_transformer.feedforward import ACTIVATIONS
+from tiny_transformer.linear import PLAIN
 from tiny_transformer.quantized import Quantized, QuantizedLinear, quantized_product
 from tiny_transformer.sampling.native import row_product
 
@@ -32,7 +33,7 @@ Onto = Callable[[Tensor, Tensor], Tensor]
 
 def pack(model: nn.Module, rows: int, tokens: int) -> dict[nn.Module, Forward]:
     """A quicker forward for every linear layer of `model`, for inputs of `rows` rows; empty where it would not be quicker."""
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and type(module) in PLAIN]
     if not (worthwhile(model, tokens) and _packs()):
         return {}
     with torch.inference_mode():
@@ -41,7 +42,7 @@ def pack(model: nn.Module, rows: int, tokens: int) -> dict[nn.Module, Forward]:
 
 def worthwhile(model: nn.Module, tokens: int) -> bool:
     """Whether preparing `model` pays for `tokens` tokens: many of them, not too many weights, and all in float32 on a processor."""
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and type(module) in PLAIN]
     size = sum(module.weight.numel() for module in linears)
     plain = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
     return tokens >= FEWEST_TOKENS and size <= MOST_WEIGHTS and plain

@@ -60,6 +60,7 @@ class Trainer(TrainingLoop):
         self.device = pick_device(settings.device)
         self.precision = pick_precision(settings.precision, self.device)
         self.model.to(self.device)
+        self.model.checkpoint_layers = settings.checkpoint_layers
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, settings)
         self._forward: Callable[[Tensor], Tensor] = self.model
