@@ -100,7 +100,8 @@ def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     All of them have a bias, or none has.
     """
     plain = [layer for layer in layers if _is_plain(layer)]
-    if not by_hand.allowed(x) or len(plain) < len(layers):
+    compiling = torch.compiler.is_compiling() and x.device.type == "cpu"
+    if not (compiling or by_hand.allowed(x)) or len(plain) < len(layers):
         return tuple(layer(x) for layer in layers)
     weights, biases = [layer.weight for layer in plain], [layer.bias for layer in plain]
     if by_hand.allowed(x, FEWEST):
