@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev ## ruff, and mypy in strict mode on the package
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test ## measure speed beside the peers, in the same run
+bench: $(VENV)/.installed-test ## measure speed beside the peers, in the same run, and make docs/benchmarks.md anew
 	$(BIN)/python -m benchmarks $(ARGS)
 
 planted-bugs: $(VENV)/.installed-test ## plant small mistakes in a copy, one by one: a test must fail for each

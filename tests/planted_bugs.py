@@ -22,7 +22,8 @@ from tests.planted.bug import Bug  # noqa: E402
 
 AREAS = (
     "network", "files", "training", "sampling", "corpora", "command_line", "numpy_engine", "numpy_generation", "data_report",
-    "tokenizers_pieces", "tokenizers_bpe", "data_files", "tokenizer_cli", "material", "muon", "speculative", "generation_speed", "minutes",
+    "tokenizers_pieces", "tokenizers_bpe", "data_files", "tokenizer_cli", "material", "muon",
+    "speculative", "generation_speed", "minutes", "harness", "step_profile",
 )
 
 
@@ -34,7 +35,7 @@ def every_bug() -> list[Bug]:
 def copy_tree(target: Path) -> None:
     """What the tests need, without results and caches."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("tiny_transformer", "tests", "tools", "examples", "docs", "data"):
+    for name in ("tiny_transformer", "tests", "tools", "examples", "benchmarks", "docs", "data"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     for path in [*ROOT.glob("*.*"), ROOT / "Makefile"]:
         if path.is_file():

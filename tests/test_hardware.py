@@ -58,14 +58,15 @@ def test_a_24_gb_gpu_gets_exactly_the_labs_model_and_two_cores_the_cpu_preset():
     assert recommend(gpu(24.0)).config == PRESETS["baby-gpt"]
     assert recommend(Hardware(2, 8.0)).config == PRESETS["cpu"]
     assert recommend(Hardware(1, 8.0)).config == PRESETS["tiny"]
-    # 5,000 steps of 16,384 predictions: 5.8 PFLOP, as computed by hand from 10.65 M parameters
-    assert training_flop(*recommend(gpu(24.0))[:2]) == pytest.approx(5.8e15, rel=0.1)
+    # 5,000 steps of 16,384 predictions: 5.8 PFLOP. By hand: 6 × 10,641,792 weights in matrices × 16,384, and the attention's
+    # 12 × 6 layers × 384 × 256 × 16,384
+    assert training_flop(*recommend(gpu(24.0))[:2]) == 5000 * 16384 * (6 * 10_641_792 + 12 * 6 * 384 * 256)
 
 
 def test_the_line_names_the_machine_and_the_cost():
     small = recommend(Hardware(1, 23.5)).why
     assert small.startswith("1 core and 24 GB of memory: 0.1 M parameters, 2,000 steps cost 3 TFLOP, about 1 minute at")
-    assert "5.3 PFLOP" in recommend(gpu(24.0)).why
+    assert "5.8 PFLOP" in recommend(gpu(24.0)).why
     assert recommend(gpu(24.0)).why.startswith("Some GPU with 24 GB: 10.7 M parameters")
     assert "estimated" in recommend(gpu(24.0)).why
     assert recommend(Hardware(2, 0.3)).why.endswith("memory is short, close other programs")
@@ -73,9 +74,9 @@ def test_the_line_names_the_machine_and_the_cost():
 
 
 def test_minutes_follow_from_cost_and_speed():
-    # cpu preset: 6 × 796,160 × 32 × 128 × 2,000 = 39.1 TFLOP; at 2 × 0.04 TFLOP/s that is 489 s
-    assert "39 TFLOP, about 8 minutes at an estimated 0.08 TFLOP/s" in recommend(Hardware(2, 8.0)).why
-    assert "at an estimated 0.64 TFLOP/s" in recommend(Hardware(200, 99.0)).why, "beyond 16 cores nothing is gained"
+    # cpu preset: (6 × 794,752 + 12 × 4 × 128 × 128) × 32 × 128 × 2,000 = 45.5 TFLOP; at 2 × 0.047 TFLOP/s that is 484 s
+    assert "46 TFLOP, about 8 minutes at an estimated 0.094 TFLOP/s" in recommend(Hardware(2, 8.0)).why
+    assert "at an estimated 0.75 TFLOP/s" in recommend(Hardware(200, 99.0)).why, "beyond 16 cores nothing is gained"
 
 
 def test_a_gpu_too_small_leaves_the_work_to_the_cpu():

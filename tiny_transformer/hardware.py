@@ -1,7 +1,7 @@
 """What is this machine, and how large a model suits it.
 
 `detect` looks; `recommend` reads one fixed table, so the same machine always gets the same answer. Nothing is timed here:
-the minutes that the advice names are estimates. PyTorch is loaded only to ask for a GPU. Read before: `config.py`.
+the minutes that the advice names are estimates. PyTorch is loaded only to ask for a GPU. Read before: `step_cost.py`.
 """
 
 import ctypes
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tiny_transformer.config import PRESETS, ModelConfig, TrainConfig
+from tiny_transformer.step_cost import step_flop
 
 Accelerator = Literal["cpu", "cuda", "mps"]
 GIB = 2**30
-CPU_TFLOPS_PER_CORE = 0.04
+CPU_TFLOPS_PER_CORE = 0.047
 """Measured while training the `cpu` preset in float32 (AVX-512, 2 cores, 0.8 M parameters); wide models reach twice that."""
 MOST_CORES = 16
 """More cores than this do not make a small model faster."""
@@ -126,8 +127,8 @@ def training_memory_gb(config: ModelConfig, batch_size: int) -> float:
 
 
 def training_flop(config: ModelConfig, training: TrainConfig) -> float:
-    """What a whole training costs: 6 × parameters × tokens, forward and backward (Kaplan et al. 2020, section 2.1)."""
-    return 6.0 * config.n_parameters * training.batch_size * config.max_seq_len * training.max_steps
+    """What a whole training costs: the products of all its steps, forward and backward (`step_cost.py`)."""
+    return float(step_flop(config, training.batch_size) * training.max_steps)
 
 
 def _satisfies(hardware: Hardware, row: Row) -> bool:

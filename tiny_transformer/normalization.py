@@ -67,7 +67,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         if is_reference():
             return rms_norm(x, self.weight, self.eps)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)  # under autocast x may be a bfloat16
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -10,7 +10,7 @@ from tiny_transformer.cli.data_plots import PICTURES, svg
 from tiny_transformer.cli.screen import visible
 from tiny_transformer.corpora.inventory import Inventory
 
-_STYLE = """
+STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --card: #f7f7f4; --ink: #22223b; --soft: #6c7086; --faint: #d9dbe3; --accent: #c1440e; --bar: #2a6f97;
@@ -48,7 +48,7 @@ def page(report: Inventory, source: str) -> str:
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: data report</title><style>{_STYLE}</style></head>\n"
+        f"<title>{name}: data report</title><style>{STYLE}</style></head>\n"
         f"<body><main><h1>{name}</h1><p>{escape(visible(source))}</p>{_figures(report)}"
         f'<div class="columns">{"".join(_section(part) for part in sections(report))}{pictures}</div>'
         "</main></body></html>\n"

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recipes": ("tiny_transformer.cli.recipes", "list the named experiments"),
     "data": ("tiny_transformer.cli.data", "texts: list, show, download, report, clean, split, tokenize, view batches"),
     "tokenizer": ("tiny_transformer.cli.tokenizer", "tokenizers: train, encode, decode, inspect, compare, extend"),
+    "profile": ("tiny_transformer.cli.profiles", "where a step's time goes, by part of the model, beside what each part costs"),
     "hardware": ("tiny_transformer.cli.hardware", "what this machine is, and how large a model suits it"),
     "law": ("tiny_transformer.cli.law", "what loss some minutes are worth: show, measure, fit and draw the law behind --minutes"),
     "verify": ("tiny_transformer.verify", "check the installation, with a self-test of five seconds"),

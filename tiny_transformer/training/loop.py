@@ -125,19 +125,27 @@ class TrainingLoop(ABC):
         with self._computing(), StopSignals() as stop:
             self._begin()
             while not stop.received and not self._is_over():
-                started = time.perf_counter()
-                loss, norm = self._gradients()
-                self._check_finite(loss, norm)
-                lr = self._update(norm)
-                self._report(loss, lr, norm, time.perf_counter() - started)
+                self._step()
                 self._milestones()
             return self._end(stop.received)
 
+    def _step(self) -> None:
+        """Gradients, a look at them, the update, a report."""
+        started = time.perf_counter()
+        loss, norm = self._gradients()
+        self._check_finite(loss, norm)
+        lr = self._update(norm)
+        self._report(loss, lr, norm, time.perf_counter() - started)
+
     def _gradients(self) -> tuple[float, float]:
         """Gradients of this step's mean loss over all its targets; returns that loss and the gradients' norm."""
+        return self._loss_and_norm(*self._questions())
+
+    def _questions(self) -> tuple[list[Batch], int]:
+        """This step's batch in micro-batches, and how many targets they ask for together."""
         settings = self.settings
         batch = self._ask(batch_at(self._ids_of_epoch(), settings.batch_size, self.seq_len, settings.seed, self.progress.step))
-        return self._loss_and_norm(list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets)))
+        return list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets))
 
     def _ids_of_epoch(self) -> Ids:
         """What this step learns from: the training text, or what `fresh` makes of it for the epoch that the step lies in."""

@@ -87,8 +87,8 @@ def lr_at_share(
     height = 1.0
     if schedule == "cosine":
         height = 0.5 * (1 + math.cos(math.pi * share))
-    elif schedule == "wsd" and share > 1 - decay_share:
-        height = (1 - share) / decay_share
+    elif schedule == "wsd" and decay_share > 0 and share >= 1 - decay_share:
+        height = min(1.0, (1 - share) / decay_share)
     curve = min_lr_ratio + (1 - min_lr_ratio) * height
     return learning_rate * min(curve, (step + 1) / max(1, warmup_steps))
 

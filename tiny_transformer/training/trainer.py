@@ -3,6 +3,7 @@
 Leaves out: the algorithm itself (`loop.py`, which is one reading with this file). Read before: `loop.py`, `optimizers.py`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -24,6 +25,7 @@ from tiny_transformer.training.loop import Ids, Objective, TrainingLoop
 from tiny_transformer.training.objectives import causal
 from tiny_transformer.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from tiny_transformer.training.rng import preserved_rng, restore_rng, rng_state, set_seed
+from tiny_transformer.training.steps_ahead import MOST_AHEAD, StepsAhead, can_run_ahead, guarded_step
 from tiny_transformer.training.utils import evaluating, gradient_norm, pick_device, pick_precision, scale_gradients, thread_count
 from tiny_transformer.utils.checkpoint import Checkpoint, load
 
@@ -62,10 +64,48 @@ class Trainer(TrainingLoop):
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, settings)
         self._forward: Callable[[Tensor], Tensor] = self.model
+        self._cross_entropy: Callable[..., Tensor] | None = None  # compiled, where that pays
+        self._ahead = StepsAhead(self.device) if can_run_ahead(self.optimizer, self.device) else None
 
     # ------------------------------------------------------------ a step
 
+    def _step(self) -> None:
+        """On a GPU with a fused optimizer nothing in here waits for the device, save for numbers of steps long past."""
+        if self._ahead is None:
+            super()._step()
+            return
+        self._ahead.begin()
+        step, lr = self.progress.step, self._lr()
+        numbers = self._queue_gradients(*self._questions())
+        self._set_lr(lr)
+        guarded_step(self.optimizer, numbers, self._ahead.bad, self.settings.clip_norm)
+        self.progress.step += 1
+        self._ahead.put(step, lr, numbers)
+        self._hear(self._ahead, leave=MOST_AHEAD)
+
+    def _catch_up(self) -> None:
+        """Before anyone looks at the model: wait for the steps that are on their way."""
+        if self._ahead is not None:
+            self._hear(self._ahead, leave=0)
+
+    def _hear(self, ahead: StepsAhead, leave: int) -> None:
+        """Check and report the steps whose numbers are known now, as if it were then."""
+        now = self.progress.step
+        for step, lr, loss, norm, seconds in ahead.take(leave):
+            self.progress.step = step
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                ahead.forget()  # no weight has changed since
+            self._check_finite(loss, norm)
+            self.progress.step = step + 1
+            self._report(loss, lr, norm, seconds)
+        self.progress.step = now
+
     def _loss_and_norm(self, micro_batches: Sequence[Batch], asked: int) -> tuple[float, float]:
+        mean_loss, norm = self._queue_gradients(micro_batches, asked).tolist()  # the step's only wait for the device
+        return mean_loss, norm
+
+    def _queue_gradients(self, micro_batches: Sequence[Batch], asked: int) -> Tensor:
+        """Gradients of the mean loss, and that loss with their norm, (2,), on the device: asked for, not waited for."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
@@ -73,14 +113,16 @@ class Trainer(TrainingLoop):
             part = self._loss_sum(micro) / asked
             part.backward()  # type: ignore[no-untyped-call]
             loss = loss + part.detach()
-        mean_loss, norm = torch.stack((loss, gradient_norm(self.parameters).to(loss))).tolist()  # the step's only wait for the device
-        return mean_loss, norm
+        return torch.stack((loss, gradient_norm(self.parameters).to(loss)))
 
     def _take_step(self, norm: float, lr: float) -> None:
         scale_gradients(self.parameters, norm, self.settings.clip_norm)
+        self._set_lr(lr)
+        self.optimizer.step()
+
+    def _set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_ratio", 1.0)  # Muon's matrices: the same schedule, another peak
-        self.optimizer.step()
 
     def _drop_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -88,10 +130,14 @@ class Trainer(TrainingLoop):
     def _loss_sum(self, batch: Batch) -> Tensor:
         """The sum of the losses of all targets asked for, in float32 at least."""
         inputs, targets = self._to_device(batch.inputs), self._to_device(batch.targets)
-        forward = self._forward if self.model.training else self.model
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
-            logits = forward(inputs)  # (batch, seq, vocab)
-        return objectives.cross_entropy(logits, targets, reduction="sum")
+        learning = self.model.training
+        with self._autocast():
+            logits = (self._forward if learning else self.model)(inputs)  # (batch, seq, vocab)
+        loss = (self._cross_entropy if learning else None) or objectives.cross_entropy
+        return loss(logits, targets, reduction="sum")
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
 
     def _loss_sums(self, batches: Iterator[Batch]) -> list[float]:
         with evaluating(self.model):
@@ -113,6 +159,7 @@ class Trainer(TrainingLoop):
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
+        self._catch_up()
         with preserved_rng(self.device), evaluating(self.model):
             yield
 
@@ -128,11 +175,15 @@ class Trainer(TrainingLoop):
             return
         rows = -(-self.settings.batch_size // self.settings.accumulate)
         try:
-            compiled = torch.compile(self.model)
-            with preserved_rng(self.device):
+            compiled, loss = torch.compile(self.model), None
+            ids = torch.zeros((rows, self.seq_len), dtype=torch.int64, device=self.device)
+            with preserved_rng(self.device), self._autocast():  # what is compiled is compiled for a kind of arithmetic
                 self.model.train()
-                compiled(torch.zeros((rows, self.seq_len), dtype=torch.int64, device=self.device))
-            self._forward = compiled
+                logits = compiled(ids)
+            if self.device.type == "cuda":  # logits of a large vocabulary are the step's largest tensor: read and write them once
+                loss = torch.compile(objectives.cross_entropy)
+                loss(logits, ids, reduction="sum")
+            self._forward, self._cross_entropy = compiled, loss
         except Exception as error:  # no compiler, an unsupported Python, …: every reason has a type of its own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.listener.on_warning(f"compile did not work here, training goes on without it: {reason}")
@@ -160,6 +211,7 @@ class Trainer(TrainingLoop):
         return Checkpoint(**self._description(), weights=self.model.weights(), training=self._state() if with_state else None)
 
     def _state_of_engine(self) -> dict[str, Any]:
+        self._catch_up()
         return {"optimizer": optimizer_state(self.optimizer, self.model), "rng": rng_state(self.device)}
 
     def _circumstances_of_engine(self) -> dict[str, Any]:

@@ -7,9 +7,42 @@ The choice is made at run time and never stored in a model or its config. Read b
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from threading import Lock
+from typing import Generic, TypeVar
 
-_reference: ContextVar[bool] = ContextVar("reference", default=False)
+T = TypeVar("T")
+
+
+class TraceableVar(Generic[T]):
+    """A ContextVar that `torch.compile` can look through while nobody has set it: a plain number says so.
+
+    The compiler cannot read a ContextVar, and would cut the model into pieces wherever one is asked.
+    """
+
+    def __init__(self, name: str, default: T) -> None:
+        self._variable: ContextVar[T] = ContextVar(name, default=default)
+        self._default, self._lock = default, Lock()
+        self._times_set = 0  # in any thread or task; which one's turn it is, only the variable knows
+
+    def get(self) -> T:
+        """The value in this thread or task."""
+        return self._variable.get() if self._times_set else self._default
+
+    def set(self, value: T) -> Token[T]:
+        """Set it until `reset` is called with what this returns."""
+        with self._lock:
+            self._times_set += 1
+        return self._variable.set(value)
+
+    def reset(self, token: Token[T]) -> None:
+        """As it was before."""
+        self._variable.reset(token)
+        with self._lock:
+            self._times_set -= 1
+
+
+_reference: TraceableVar[bool] = TraceableVar("reference", default=False)
 
 
 def is_reference() -> bool:
