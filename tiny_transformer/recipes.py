@@ -125,7 +125,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="speedrun",
-            summary="nanoGPT's best validation loss of three minutes on an A100, in two and a half minutes on two cores",
+            summary="Muon, rotary positions, bfloat16, compiled: two and a half minutes on two cores, to about 1.52",
             data=DataConfig(corpus="shakespeare"),
             model=ModelConfig(
                 max_seq_len=128,
@@ -143,7 +143,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             training=TrainConfig(
                 minutes=2.5,
-                batch_size=32,
+                batch_size=16,
                 optimizer="muon",
                 learning_rate=4e-3,
                 muon_learning_rate=0.02,
