@@ -203,7 +203,7 @@ def compare_size(name: str, context: int, batch: int, aim: float | None, peers: 
             raise ValueError(f"{name}: the first losses of ours and {peer} lie {apart:.1e} apart: not the same model")
         result = compare(
             f"training step, {name}", lambda m=mine: m(ids, targets), lambda s=step: s(ids, targets), work=ids.numel(),  # type: ignore[misc]
-            unit="tokens/s", peer_name=peer, rounds=20, warm_up=3, aim=aim if "compiled" not in peer else None,
+            unit="tokens/s", peer_name=peer, rounds=12, warm_up=3, aim=aim if "compiled" not in peer else None,
         )  # fmt: skip
         share = step_flop(shape, batch) * result.ours / ids.numel() / most
         results.append(replace(result, extra={"share_of_ceiling": share, "ceiling_gflops": most / 1e9}))

@@ -146,7 +146,7 @@ BUGS = [
     Bug(
         "resume ignores flags",
         "tiny_transformer/cli/training.py",
-        'TrainConfig(**{**run.record["training"], **changes})',
+        'TrainConfig(**{**run.record["training"], **ends, **changes})',
         'TrainConfig(**run.record["training"])',
         "cli errors tools recipes",
     ),

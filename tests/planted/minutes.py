@@ -13,7 +13,7 @@ BUGS = [
     Bug("what comes after the last step is counted", f"{TRAINING}/time_budget.py", "        self._stopped = self._now()\n", "        pass\n", "time_budget"),
     Bug("the share of all time, start-up included", f"{TRAINING}/time_budget.py", "self.learned / (self.learned + left)", "self.used / self.seconds", "time_budget"),
     Bug("a pause that does not fit is made", f"{TRAINING}/time_budget.py", "return self.left > self._longest_pause + self.step_seconds", "return self.left > 0", "time_budget"),
-    Bug("wsd decays from the start", f"{TRAINING}/scheduler.py", "height = (1 - share) / decay_share", "height = 1 - share", "time_budget"),
+    Bug("wsd decays from the start", f"{TRAINING}/scheduler.py", "height = min(1.0, (1 - share) / decay_share)", "height = 1 - share", "time_budget"),
     Bug("no warm-up by the clock", f"{TRAINING}/scheduler.py", "return learning_rate * min(curve, (step + 1) / max(1, warmup_steps))", "return learning_rate * curve", "time_budget"),
     Bug("the command's start is not told to the clock", f"{TRAINING}/loop.py", "started=self.command_started, used=p.used", "started=None, used=p.used", "time_budget"),
     Bug("learned time is not resumed", f"{TRAINING}/loop.py", "learned=p.learned)", "learned=0.0)", "time_budget"),

@@ -235,7 +235,7 @@ BUGS = [
         "generator",
     ),
     Bug("packed layers stay behind", "tiny_transformer/sampling/packed.py", 'module.__dict__.pop("forward", None)', "pass", "generator"),
-    Bug("packed layers forget the bias", "tiny_transformer/sampling/packed.py", "rows), layer.bias", "rows), None", "generator"),
+    Bug("packed layers forget the bias", "tiny_transformer/sampling/packed.py", "_packed_forward(module.weight, module.bias, rows)", "_packed_forward(module.weight, None, rows)", "generator beam decode_step"),
     Bug(
         "beams do not take their cache along",
         "tiny_transformer/sampling/beam.py",
