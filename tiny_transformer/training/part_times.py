@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tiny_transformer import attention, embeddings
+from tiny_transformer import attention, embeddings, multi_head
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.step_cost import ATTENTION, Phase
@@ -116,15 +116,17 @@ def watched(watch: Stopwatch, model: TinyTransformerLM, functions: Sequence[Func
         for module, part in parts_of(model).items() if inside else ():
             stack.callback(module.register_forward_pre_hook(lambda *_, part=part: watch.begin(part)).remove)
             stack.callback(module.register_forward_hook(lambda *_: watch.end(), always_call=True).remove)
-        core = _readable_attention if is_reference() else _as_one(FUSED_ATTENTION)
+        core = _readable_attention if is_reference() else as_one(FUSED_ATTENTION)
         if inside:
-            stack.enter_context(_replaced(attention, "attend", partial(core, watch)))
-            stack.enter_context(_replaced(embeddings, "rotate", partial(_as_one("rotary"), watch)))
+            stack.enter_context(replaced(attention, "attend", partial(core, watch)))
+            stack.enter_context(replaced(embeddings, "rotate", partial(as_one("rotary"), watch)))
+            # Three layers in one product: hooks on the layers would part them, and something else would be timed than what runs.
+            stack.enter_context(replaced(multi_head, "side_by_side", partial(as_one("q, k, v products"), watch)))
         if inside and drops(model):
-            stack.enter_context(_replaced(TransformerBlock, "dropout", partial(_as_one("dropout"), watch)))
+            stack.enter_context(replaced(TransformerBlock, "dropout", partial(as_one("dropout"), watch)))
         for where, name, part in functions:
-            stack.enter_context(_replaced(where, name, partial(_as_one(part), watch)))
-        stack.enter_context(_replaced(Tensor, "backward", partial(_backward, watch)))
+            stack.enter_context(replaced(where, name, partial(as_one(part), watch)))
+        stack.enter_context(replaced(Tensor, "backward", partial(_backward, watch)))
         yield
 
 
@@ -137,7 +139,6 @@ def parts_of(model: TinyTransformerLM) -> dict[nn.Module, str]:
         assert isinstance(block, TransformerBlock)
         heads, network = block.attention, block.feedforward
         named |= {block: "residual adds", block.norm1: "norms", block.norm2: "norms", heads: "heads", network: "activation"}
-        named |= dict.fromkeys((heads.W_query, heads.W_key, heads.W_value), "q, k, v products")
         named |= dict.fromkeys((heads.q_norm, heads.k_norm), "q, k norms")
         named |= {heads.out_proj: "output projection", network.down: "feed-forward down"}
         named |= dict.fromkeys((network.up, network.gate), "feed-forward up")
@@ -154,7 +155,7 @@ Wrapper = Callable[..., Any]
 
 
 @contextmanager
-def _replaced(where: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
+def replaced(where: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
     """`where.name` is `wrapper(original, …)` inside this block."""
     original = getattr(where, name)
     own = name in vars(where)
@@ -165,7 +166,7 @@ def _replaced(where: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
         setattr(where, name, original) if own else delattr(where, name)
 
 
-def _as_one(part: str) -> Wrapper:
+def as_one(part: str) -> Wrapper:
     def run(watch: Stopwatch, original: Callable[..., Any], *args: Any, **more: Any) -> Any:
         watch.begin(part)
         try:
