@@ -12,7 +12,7 @@ from tiny_transformer import attention, embeddings, feedforward
 from tiny_transformer.config import SampleConfig, TrainConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.roofline import FORWARD, FUSED_ATTENTION
-from tiny_transformer.sampling import generator
+from tiny_transformer.sampling import decode_step, generator
 from tiny_transformer.sampling.token_times import time_tokens
 from tiny_transformer.step_cost import ATTENTION
 from tiny_transformer.tokenization.char import CharTokenizer
@@ -308,6 +308,21 @@ def test_the_parts_of_a_token():
     }  # fmt: skip
     assert found.count == 8
     assert length == 40 - (4 + 16) + 4 + 8  # the prompt, and half of what is written
+
+
+def test_the_parts_of_a_token_by_the_prepared_step(monkeypatch):
+    """No module of a block runs in it: its products are timed where they are."""
+    for name in ("prepare", "prepare_onto"):
+        original = getattr(decode_step, name)
+        monkeypatch.setattr(decode_step, name, lambda *args, original=original: slowed(original(*args)))
+    model, letters = model_of(max_seq_len=40).eval(), CharTokenizer("abcdefghijklmnopq")
+    with ticking(generator, "pick", 3.0):
+        found, _ = time_tokens(model, letters, SampleConfig(), rows=2, tokens=8)
+    products = ("q, k, v products", "output projection", "feed-forward up", "feed-forward down")
+    assert {key: seconds for key, seconds in found.parts.items() if seconds} == {
+        **{(part, "forward"): LAYERS * FORTH for part in products}, ("sampling", "forward"): 3.0,
+    }  # fmt: skip
+    assert ("heads", "forward") in found.parts and (FUSED_ATTENTION, "forward") in found.parts
 
 
 def test_tokens_that_do_not_fit_are_refused():

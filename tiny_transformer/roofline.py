@@ -85,8 +85,8 @@ class Row:
 
     @property
     def limited_by(self) -> str:
-        """compute or memory, whichever bound is the larger; overhead where neither explains the time; nothing where none is known."""
-        if not self.bound:
+        """compute or memory, whichever bound is the larger; overhead where neither explains the time; nothing without bound or time."""
+        if not self.bound or not self.total:
             return ""
         if self.share_of_ceiling < WELL_USED:
             return "overhead"

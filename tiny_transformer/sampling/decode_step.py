@@ -6,7 +6,8 @@ and not a mask, shared keys are not copied, and nothing is checked. A token then
 Left out: first readings of several tokens (`decoder.py`), GPUs. Read before: `transformer_block.py`, `multi_head.py`, `packed.py`.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from tiny_transformer.model import TinyTransformerLM, Unembedding
 from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized import QuantizedLinear
+from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.packed import prepare, prepare_onto, worthwhile
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import is_reference
@@ -66,6 +68,21 @@ class DecodeStep:
         for block in self.blocks:
             x = block(x, place)
         return self.model.unembed(self.model.norm(x))  # type: ignore[no-any-return]
+
+    def parts(self) -> Iterator[tuple[Any, str, str]]:
+        """Where each function lives that is one part of a token, its name there, and the part as `step_cost.py` calls it.
+
+        For whoever times them (`token_times.py`). What a product does on its way out, an activation or a sum, is timed with it.
+        """
+        yield F, "scaled_dot_product_attention", FUSED_ATTENTION
+        for block in self.blocks:
+            yield block, "attend", "heads"
+            yield block, "qkv", "q, k, v products"
+            yield block, "out", "output projection"
+            yield block, "up", "feed-forward up"
+            yield block, "down", "feed-forward down"
+            if block.gate is not None:
+                yield block, "gate", "feed-forward up"
 
     def _place(self, positions: Tensor) -> Place:
         config, n = self.config, self.cache.length + 1

@@ -64,8 +64,8 @@ class Decoder:
         self.tokens = self.tokens.to(device)
         width = min(self.limit, self.end + max_new)
         self.cache = KVCache(model.config, rows, max_len=width, device=device, dtype=model.embeddings.token.weight.dtype)
-        self._step = DecodeStep(model, self.cache) if fits(model, max_new) else None
-        self._packed = {} if self._step is not None else pack(model, rows, max_new)
+        self.step = DecodeStep(model, self.cache) if fits(model, max_new) else None
+        self._packed = {} if self.step is not None else pack(model, rows, max_new)
 
     @property
     def texts(self) -> Tensor:
@@ -78,8 +78,8 @@ class Decoder:
             seen = self.cache.length
             if seen == 0 or seen == self.limit:  # nothing read yet, or the longest row has reached the edge
                 return self._read_windows()
-            if self._step is not None and seen + 1 == self.end - self._origin and not is_plain():
-                return self._step(self.tokens[:, self.end - 1])
+            if self.step is not None and seen + 1 == self.end - self._origin and not is_plain():
+                return self.step(self.tokens[:, self.end - 1])
             with applied(self._packed):
                 hidden = self.model.hidden(self.tokens[:, self._origin + seen : self.end], cache=self.cache)
             return self.model.unembed(hidden)[:, -1]  # type: ignore[no-any-return]

@@ -5,16 +5,20 @@ Leaves out: the watching itself (`training/part_times.py`), and reading the prom
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tiny_transformer.config import SampleConfig, check
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.sampling import generator
+from tiny_transformer.sampling.decoder import Decoder
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.ceilings import wait_for
-from tiny_transformer.training.part_times import Function, Key, Stopwatch, watched
+from tiny_transformer.training.part_times import Function, Key, Stopwatch, replaced, watched
 from tiny_transformer.training.step_times import PartTimes, middle
 
 WARM_UP = 4
@@ -37,14 +41,17 @@ def time_tokens(
         "they must fit without moving the window", f"Try --steps {max(1, (model.config.max_seq_len - WARM_UP) // 2)}",
     )  # fmt: skip
     prompt = [int(token) for token in np.random.default_rng(0).integers(tokenizer.vocab_size, size=max(1, room))]
-    steps = generator.TextGenerator(model, tokenizer).steps([prompt] * rows, sampling_for(sampling, written))
+    steps, decoders = generator.TextGenerator(model, tokenizer).steps([prompt] * rows, sampling_for(sampling, written)), list[Decoder]()
     watch, pieces = Stopwatch(model.device), list[dict[Key, float]]()
     times: dict[bool, list[float]] = {True: [], False: []}
     for index in range(written):
         watching = index % 2 == 1
         with ExitStack() as stack:
+            if index == 0:  # the generator makes its decoder now
+                stack.enter_context(replaced(generator, "Decoder", partial(_kept, decoders)))
             if watching:
-                stack.enter_context(watched(watch, model, AROUND))
+                step = decoders[0].step
+                stack.enter_context(watched(watch, model, (*AROUND, *(step.parts() if step is not None else ()))))
             wait_for(model.device)
             begun = time.perf_counter()
             if watching:
@@ -57,6 +64,11 @@ def time_tokens(
             times[watching].append(took)
             pieces += [piece] * watching
     return middle(pieces, times[True], times[False]), len(prompt) + WARM_UP + len(pieces)
+
+
+def _kept(decoders: list[Decoder], original: Callable[..., Decoder], *args: Any) -> Decoder:
+    decoders.append(original(*args))
+    return decoders[-1]
 
 
 def sampling_for(sampling: SampleConfig, tokens: int) -> SampleConfig:

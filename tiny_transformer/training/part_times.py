@@ -116,16 +116,16 @@ def watched(watch: Stopwatch, model: TinyTransformerLM, functions: Sequence[Func
         for module, part in parts_of(model).items() if inside else ():
             stack.callback(module.register_forward_pre_hook(lambda *_, part=part: watch.begin(part)).remove)
             stack.callback(module.register_forward_hook(lambda *_: watch.end(), always_call=True).remove)
-        core = _readable_attention if is_reference() else as_one(FUSED_ATTENTION)
+        core = _readable_attention if is_reference() else _as_one(FUSED_ATTENTION)
         if inside:
             stack.enter_context(replaced(attention, "attend", partial(core, watch)))
-            stack.enter_context(replaced(embeddings, "rotate", partial(as_one("rotary"), watch)))
+            stack.enter_context(replaced(embeddings, "rotate", partial(_as_one("rotary"), watch)))
             # Three layers in one product: hooks on the layers would part them, and something else would be timed than what runs.
-            stack.enter_context(replaced(multi_head, "side_by_side", partial(as_one("q, k, v products"), watch)))
+            stack.enter_context(replaced(multi_head, "side_by_side", partial(_as_one("q, k, v products"), watch)))
         if inside and drops(model):
-            stack.enter_context(replaced(TransformerBlock, "dropout", partial(as_one("dropout"), watch)))
+            stack.enter_context(replaced(TransformerBlock, "dropout", partial(_as_one("dropout"), watch)))
         for where, name, part in functions:
-            stack.enter_context(replaced(where, name, partial(as_one(part), watch)))
+            stack.enter_context(replaced(where, name, partial(_as_one(part), watch)))
         stack.enter_context(replaced(Tensor, "backward", partial(_backward, watch)))
         yield
 
@@ -166,7 +166,7 @@ def replaced(where: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
         setattr(where, name, original) if own else delattr(where, name)
 
 
-def as_one(part: str) -> Wrapper:
+def _as_one(part: str) -> Wrapper:
     def run(watch: Stopwatch, original: Callable[..., Any], *args: Any, **more: Any) -> Any:
         watch.begin(part)
         try:
