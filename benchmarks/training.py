@@ -6,7 +6,6 @@ GPT-2 is our model with all its biases. x-transformers has no biases in attentio
 """
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from benchmarks.harness import Result, compare
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.step_cost import step_cost, total
+from tiny_transformer.training.ceilings import measure_ceilings
 from tiny_transformer.training.objectives import cross_entropy
 from tiny_transformer.training.utils import clip_gradients
 
@@ -29,7 +30,6 @@ SIZES: dict[str, tuple[int, int, int, int, int, float | None]] = {  # layers, he
     "6 × 384, context 256, batch 4": (6, 6, 384, 256, 4, 1.15),
 }
 VOCAB = 65
-SQUARES = (512, 1024, 1536)
 SAME = 1e-4
 """How far the first losses may lie apart."""
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -156,35 +156,6 @@ def stepper(model: nn.Module, loss_of: Callable[[Any, Tensor], Tensor], clip: Ca
     return step
 
 
-# ------------------------------------------------------------ the ceiling
-
-
-def step_flop(config: ModelConfig, batch: int) -> float:
-    """Multiplications and additions in the matrix products of one step, counted product by product.
-
-    A product of (n, k) with (k, m) is 2 n k m; its two gradients cost as much again each. Attention is counted as it must be: a query
-    looks at the keys up to its own position, (seq + 1) / 2 on average. Norms, activations and the optimizer are not counted.
-    """
-    tokens, d, kv = batch * config.max_seq_len, config.d_model, config.kv_heads * config.head_width
-    width = config.n_heads * config.head_width
-    matrices = 3 if config.activation == "swiglu" else 2
-    per_token = config.n_layers * (d * (2 * width + 2 * kv) + matrices * d * config.ff_width) + d * config.vocab_size
-    seen = (config.max_seq_len + 1) / 2 if config.causal else config.max_seq_len
-    return 3.0 * 2 * tokens * (per_token + config.n_layers * 2 * width * seen)
-
-
-def ceiling() -> float:
-    """The most multiplications and additions a second that a plain float32 product reaches here: the best of a few square sizes."""
-    best = 0.0
-    for n in SQUARES:
-        first, second, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-        for _ in range(6):
-            start = time.perf_counter()
-            torch.mm(first, second, out=out)
-            best = max(best, 2 * n**3 / (time.perf_counter() - start))
-    return best
-
-
 # ------------------------------------------------------------ the comparison
 
 
@@ -205,7 +176,8 @@ def compare_size(name: str, context: int, batch: int, aim: float | None, peers: 
             f"training step, {name}", lambda m=mine: m(ids, targets), lambda s=step: s(ids, targets), work=ids.numel(),  # type: ignore[misc]
             unit="tokens/s", peer_name=peer, rounds=12, warm_up=3, aim=aim if "compiled" not in peer else None,
         )  # fmt: skip
-        share = step_flop(shape, batch) * result.ours / ids.numel() / most
+        products = total(step_cost(shape, batch, fused=False)).products  # the scores that the mask hides are not counted
+        share = products * result.ours / ids.numel() / most
         results.append(replace(result, extra={"share_of_ceiling": share, "ceiling_gflops": most / 1e9}))
         print(f"{results[-1].line()}  {share:4.0%} of the matrix ceiling", flush=True)
     return results
@@ -213,7 +185,7 @@ def compare_size(name: str, context: int, batch: int, aim: float | None, peers: 
 
 def run() -> list[Result]:
     """Compare the three sizes; TINY_BENCH_COMPILED=0 leaves the compiled ones out, which take minutes."""
-    most = ceiling()
+    most = measure_ceilings(torch.device("cpu")).flop_per_second
     with_x = find_spec("x_transformers") is not None
     if not with_x:
         print("x-transformers is not installed (pip install -c constraints.txt x-transformers): compared with transformers alone")

@@ -95,7 +95,7 @@ PLAIN = (nn.Linear, Linear)
 
 
 def side_by_side(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
-    """What each of `layers` makes of the same x; in training on a CPU as one product, where they are plain linear layers.
+    """What each of `layers` makes of the same x; in training or compiled on a CPU as one product, where they are plain linear layers.
 
     All of them have a bias, or none has.
     """
