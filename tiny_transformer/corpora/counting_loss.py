@@ -45,6 +45,15 @@ def ngram_loss(train_ids: Whole, val_ids: Whole, vocab_size: int, order: int = O
     return float(-np.log(chance).mean())
 
 
+def witten_bell(count: Any, total: Any, kinds: Any, shorter: Any) -> Any:
+    """(count + kinds · shorter) / (total + kinds): a token's chance after a history that occurred `total` times, more than never.
+
+    `count` of these times the token followed, `kinds` different tokens did, and `shorter` is the chance after the history without its
+    first token. Numbers or arrays that broadcast (Witten & Bell 1991, method C; interpolated as in Chen & Goodman 1999, section 2.5).
+    """
+    return (count + kinds * shorter) / (total + kinds)
+
+
 def _mix(
     chance: NDArray[np.float64], before_train: Whole, train: Whole, before_val: Whole, val: Whole, vocab_size: int
 ) -> None:
@@ -60,7 +69,7 @@ def _mix(
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     seen = np.where(pairs[place] == wanted, counts[place], 0)
     there = total > 0  # a history that never occurred says nothing
-    chance[there] = ((seen + kinds * chance) / np.maximum(total + kinds, 1))[there]
+    chance[there] = witten_bell(seen[there], total[there], kinds[there], chance[there])
 
 
 def _longer(before_train: Whole, train: Whole, before_val: Whole, val: Whole, known: int) -> tuple[Whole, Whole]:

@@ -2,7 +2,7 @@
 
 It counts in a text that it is given once (the training text, say) and in the text so far, which helps wherever a text repeats itself:
 that part alone is known as prompt lookup (Saxena 2023). Contexts of all lengths up to `order` are mixed by Witten and Bell's rule.
-Left out: what the guesses are good for (`speculative.py`). Read before: nothing.
+Left out: what the guesses are good for (`speculative.py`). Read before: `corpora/counting_loss.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tiny_transformer.config import check
+from tiny_transformer.corpora.counting_loss import witten_bell
 
 
 class NgramDraft:
@@ -48,7 +49,7 @@ class NgramDraft:
             total, kinds = counts.sum(), np.count_nonzero(counts)
             if total == 0:
                 break  # what never occurred did not occur within anything longer
-            mixed = (counts + kinds * mixed) / (total + kinds)
+            mixed = witten_bell(counts, total, kinds, mixed)
         return mixed
 
     def _counts(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
