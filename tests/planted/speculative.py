@@ -33,7 +33,7 @@ BUGS = [
     Bug("a larger cache believed to be full", READER, "2 * len(window))), []", "2 * len(window))), self._seen", "speculative"),
     Bug("an interrupted pass believed to be read", READER, "self._seen = beginning[:kept]", "self._seen = beginning", "speculative"),
     Bug("the cache goes back in its last layer alone", "tiny_transformer/kv_cache.py", "        for layer in self.layers:\n            layer.length = length\n", "        self.layers[-1].length = length\n", "speculative"),
-    Bug("n-grams trust a context by its count alone", NGRAMS, "(counts + kinds * mixed) / (total + kinds)", "counts / total", "speculative"),
+    Bug("n-grams trust a context by its count alone", NGRAMS, "witten_bell(counts, total, kinds, mixed)", "counts / total", "speculative"),
     Bug("n-grams read the context backwards", NGRAMS, "self.vocab_size ** (m - 1)", "self.vocab_size ** (len(self._tables) - 1 - m)", "speculative"),
     Bug("n-grams of the text so far of one context only", NGRAMS, "places = places[ids[places - m] == before]", "places = np.flatnonzero(ids == before)[:-1] + 1", "speculative"),
     Bug("a draft of another alphabet", "tiny_transformer/cli/drafts.py", "same = other.tokenizer.to_dict() == writer.tokenizer.to_dict()", "same = other.tokenizer.vocab_size == writer.tokenizer.vocab_size", "speculative"),
