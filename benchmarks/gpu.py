@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu_peaks import flop_per_token, measured_peak, peak_of
+from benchmarks.gpu_peaks import peak_of
 from benchmarks.harness import HISTORY, Result, keep, machine, peer_module
 from benchmarks.markov import MarkovSource
 from tiny_transformer.config import PRESETS, ModelConfig, TrainConfig
 from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.step_cost import step_flop
+from tiny_transformer.training.ceilings import measure_ceilings
 from tiny_transformer.training.listener import Listener
 from tiny_transformer.training.trainer import Trainer
 
@@ -56,14 +58,15 @@ class Plan:
     gpt2_steps: int = 40
     limit: float = 450.0
     """Seconds for everything: no further batch size is tried when it would not fit."""
-    peak_size: int = 8192
+    ceiling_seconds: float = 2.0
+    """For measuring the peak of a GPU that is not in the list."""
 
 
 DRY = Plan(
     device="cpu", compile=False, lab=ModelConfig(vocab_size=8, max_seq_len=16, d_model=16, n_layers=1, n_heads=2), lab_batch=4,
     lab_rate=3e-3, lab_steps=8, symbols=6, text=4_000, patience=0.5,
     gpt2=ModelConfig(vocab_size=64, max_seq_len=32, d_model=16, n_layers=2, n_heads=2),
-    batches=(1, 2), gpt2_steps=16, limit=1e6, peak_size=128,
+    batches=(1, 2), gpt2_steps=16, limit=1e6, ceiling_seconds=0.1,
 )  # fmt: skip
 
 
@@ -146,6 +149,22 @@ def clear(plan: Plan) -> None:
 def memory_gb(device: str) -> float:
     """The most memory that was in use, in GB of 2³⁰ bytes; 0 on the CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+
+
+def peak_for(plan: Plan) -> tuple[float, str]:
+    """FLOP/s that count as all, and what they are: the maker's figure, else the best matrix product that is measured here."""
+    name = torch.cuda.get_device_name() if plan.device == "cuda" else "CPU"
+    peak = peak_of(name)
+    if peak is not None:
+        return peak, f"peak of {name}"
+    kind = torch.bfloat16 if plan.device == "cuda" else torch.float32
+    ceilings = measure_ceilings(torch.device(plan.device), kind, seconds=plan.ceiling_seconds, megabytes=16)  # memory is not asked for
+    return ceilings.flop_per_second, "matrix product"
+
+
+def flop_per_token(config: ModelConfig) -> float:
+    """What one token costs in training, forward and backward, by the field's usual count (`step_flop`)."""
+    return step_flop(config, 1) / config.max_seq_len
 
 
 def lab_speed(plan: Plan, ids: NDArray[np.uint16], val: NDArray[np.uint16], peak: float) -> Result:
@@ -232,12 +251,8 @@ def gpt2_speed(plan: Plan, ids: NDArray[np.uint16], peak: float, peak_name: str,
 def run(plan: Plan | None = None) -> list[Result]:
     """Measure everything the plan says, one line each."""
     plan = plan or Plan()
-    deadline, device = time.perf_counter() + plan.limit, torch.device(plan.device)
-    name = torch.cuda.get_device_name() if plan.device == "cuda" else "CPU"
-    peak, peak_name = peak_of(name), f"peak of {name}"
-    if peak is None:
-        kind = torch.bfloat16 if plan.device == "cuda" else torch.float32
-        peak, peak_name = measured_peak(device, kind, plan.peak_size), "matrix product"
+    deadline = time.perf_counter() + plan.limit
+    peak, peak_name = peak_for(plan)
     source = MarkovSource(plan.symbols)
     ids, val = source.text(plan.text, seed=1), source.text(max(plan.text // 50, 2_000), seed=2)
     results = []

@@ -1,15 +1,11 @@
-"""What a GPU could do at most, by its name, and what share of it a training step uses.
+"""What a GPU could do at most, by its name.
 
 The figures are the makers' own for products of dense 16-bit matrices summed in float32 (bfloat16 where the GPU has it), without
-the doubling that data sheets give for sparse ones. Read before: nothing.
+the doubling that data sheets give for sparse ones. Left out: what a step needs (`tiny_transformer/step_cost.py`), and measuring a
+device that is not in the list (`tiny_transformer/training/ceilings.py`). Read before: nothing.
 """
 
 import re
-import time
-
-import torch
-
-from tiny_transformer.config import ModelConfig
 
 PEAKS = {  # words of the name as CUDA gives it: FLOP/s
     "B200": 2250e12,  # NVIDIA Blackwell data sheet
@@ -45,47 +41,7 @@ def peak_of(name: str) -> float | None:
     return PEAKS[max(fitting, key=len)] if fitting else None
 
 
-def flop_per_token(config: ModelConfig) -> float:
-    """What one token costs in training, forward and backward: 6 N + 12 L H Q T (Chowdhery et al. 2022, "PaLM", appendix B).
-
-    N is the number of parameters that tokens are multiplied with: a tied embedding counts, as the output layer that it is too; a
-    table that is only looked up in (positions, an untied embedding) does not. L layers, H heads of width Q, context T. As in the
-    paper the whole square of attention scores counts, although a causal model needs half of it.
-
-    >>> from tiny_transformer.config import PRESETS
-    >>> round(flop_per_token(PRESETS["gpt2"]) / 1e6)
-    855
-    """
-    looked_up = 0 if config.tie_weights else config.vocab_size * config.d_model
-    if config.position == "learned":
-        looked_up += config.max_seq_len * config.d_model
-    multiplied = config.n_parameters - looked_up
-    return 6.0 * multiplied + 12.0 * config.n_layers * config.n_heads * config.head_width * config.max_seq_len
-
-
-def measured_peak(device: torch.device, dtype: torch.dtype, size: int = 8192, rounds: int = 10) -> float:
-    """FLOP/s of a square matrix product, for a device that the list does not have; the best of `rounds`."""
-    a, b = torch.randn(2, size, size, device=device, dtype=torch.float32).to(dtype)
-    best = 0.0
-    for _ in range(rounds):
-        synchronize(device)
-        begun = time.perf_counter()
-        a @ b
-        synchronize(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - begun))
-    return best
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 if __name__ == "__main__":
-    from tiny_transformer.config import PRESETS
-
-    for name in ("baby-gpt", "gpt2"):
-        each = flop_per_token(PRESETS[name])
-        print(f"{name:9} {each / 1e6:6.0f} MFLOP a token: an H200's peak would be {PEAKS['H200'] / each / 1e6:6.2f} M tokens/s")
-    print(f"this CPU's matrix product: {measured_peak(torch.device('cpu'), torch.float32, 512) / 1e9:.0f} GFLOP/s")
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "Tesla T4", "a GPU of next year"):
+        peak = peak_of(name)
+        print(f"{name:24}", "not in the list: measured" if peak is None else f"{peak / 1e12:4.0f} TFLOP/s")

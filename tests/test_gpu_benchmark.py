@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import gpu, gpu_peaks
-from benchmarks.gpu import DRY, Clock, Done, FullError, Plan
-from benchmarks.gpu_peaks import flop_per_token, measured_peak, peak_of
+from benchmarks import gpu
+from benchmarks.gpu import DRY, Clock, Done, FullError, Plan, flop_per_token, peak_for
+from benchmarks.gpu_peaks import peak_of
 from benchmarks.markov import MarkovSource
 from tiny_transformer.config import PRESETS, ModelConfig
 from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.roofline import Ceilings
 from tiny_transformer.training.objectives import cross_entropy
 from tiny_transformer.utils.reference import reference_path
 
@@ -35,28 +36,35 @@ def test_peaks_go_by_whole_words(name, peak):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("position", ["learned", "rotary"])
-def test_operations_are_those_that_torch_counts(tied, position):
+@pytest.mark.parametrize("more", [{"position": "learned"}, {"position": "rotary"}, {"position": "rotary", "ngram_rows": (64,)}])
+def test_operations_are_those_that_torch_counts(tied, more):
     config = ModelConfig(
-        vocab_size=40, max_seq_len=16, d_model=24, n_layers=2, n_heads=3, activation="relu2", bias="none", position=position,
-        tie_weights=tied,
-    )  # fmt: skip
+        vocab_size=40, max_seq_len=16, d_model=24, n_layers=2, n_heads=3, activation="relu2", bias="none", tie_weights=tied, **more
+    )
     model, ids = TinyTransformerLM(config, seed=0), torch.randint(40, (2, 16))
-    with FlopCounterMode(display=False) as counter, reference_path():  # the readable attention: whole squares, as the paper counts
+    with FlopCounterMode(display=False) as counter, reference_path():  # the readable attention: whole squares, as the field counts
         cross_entropy(model(ids), ids).backward()
-    vectors = sum(p.numel() for p in model.parameters() if p.dim() < 2)  # norms multiply no matrices
-    assert counter.get_total_flops() == 2 * 16 * (flop_per_token(config) - 6 * vectors)
+    assert counter.get_total_flops() == 2 * 16 * flop_per_token(config)
 
 
 def test_gpt2_costs_what_the_paper_says():
-    parameters, layers, heads, width, context = 124_439_808 - 1024 * 768, 12, 12, 64, 1024
-    assert flop_per_token(PRESETS["gpt2"]) == 6 * parameters + 12 * layers * heads * width * context
+    layers, heads, width, context = 12, 12, 64, 1024
+    multiplied = 50_257 * 768 + layers * 12 * 768**2  # the output layer and the blocks' matrices: no positions, norms, biases
+    assert flop_per_token(PRESETS["gpt2"]) == 6 * multiplied + 12 * layers * heads * width * context
 
 
-def test_a_matrix_product_can_be_timed(monkeypatch):
-    now = itertools.count(0.0, 0.5)  # begun, done: half a second a product
-    monkeypatch.setattr(gpu_peaks.time, "perf_counter", lambda: next(now))
-    assert measured_peak(torch.device("cpu"), torch.float32, size=10, rounds=3) == 2 * 10**3 / 0.5
+def test_a_gpu_of_the_list_has_its_makers_peak(monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "NVIDIA A100-SXM4-40GB")
+    monkeypatch.setattr(gpu, "measure_ceilings", lambda *_, **__: pytest.fail("nothing needs measuring"))
+    assert peak_for(Plan()) == (312e12, "peak of NVIDIA A100-SXM4-40GB")
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cuda", torch.bfloat16), ("cpu", torch.float32)])
+def test_the_peak_of_another_is_measured_in_its_own_kind_of_numbers(monkeypatch, device, kind):
+    asked = []
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "a GPU of next year")
+    monkeypatch.setattr(gpu, "measure_ceilings", lambda *what, **_: asked.append(what) or Ceilings(5e12, 7e9))
+    assert peak_for(replace(DRY, device=device)) == (5e12, "matrix product") and asked == [(torch.device(device), kind)]
 
 
 # ---------------------------------------------------------------- the source
