@@ -30,17 +30,23 @@ ours was, and behind it in brackets stand the quartiles: half of all rounds lay 
 {100 * BUSY:.0f} % of the machine's time meanwhile (in runs before that was watched: the load was high when they began), so take the figure
 with care. Each table has the latest figure of each comparison.
 """
+NO_RECIPE = "No figures yet: `python -m benchmarks.recipe` makes them.\n"
 NO_GPU = "Not measured: no GPU. Where there is one: `python -m benchmarks.gpu`.\n"
 
 
 def page(runs: Sequence[Run], groups: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:
     """The whole page."""
-    cpu = {group: comparisons for group, comparisons in groups.items() if group != "gpu"}
+    here = {group: comparisons for group, comparisons in groups.items() if group not in catalogue.APART}
     parts = [HEAD, _summary(groups), f"![The history of every comparison](images/{PICTURE.name})\n", "## How to read it\n", HOW]
-    parts += [section(group, comparisons) for group, comparisons in cpu.items()]
-    gpu = groups.get("gpu", {})
-    parts += [section("gpu", gpu) if gpu else f"## GPU\n\n{catalogue.first_sentence('gpu')}\n\n{NO_GPU}", _times(runs), _runs(runs)]
+    parts += [section(group, comparisons) for group, comparisons in here.items()]
+    parts += [_apart(group, groups.get(group, {}), otherwise) for group, otherwise in (("recipe", NO_RECIPE), ("gpu", NO_GPU))]
+    parts += [_times(runs), _runs(runs)]
     return "\n".join(parts)
+
+
+def _apart(group: str, comparisons: Mapping[str, Sequence[Point]], otherwise: str) -> str:
+    """A group that `make bench` leaves out; where it has never been measured, what it is and `otherwise`."""
+    return section(group, comparisons) if comparisons else f"## {catalogue.title(group)}\n\n{catalogue.first_sentence(group)}\n\n{otherwise}"
 
 
 def _summary(groups: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:

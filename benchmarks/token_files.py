@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness import Result
 from benchmarks.tokenizers_bpe import text_of_a_megabyte
+from benchmarks.watch import Watch
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.files import save_tokenizer
 
@@ -79,6 +80,7 @@ def run() -> list[Result]:
         folder = Path(name)
         size = write_text(folder / "text.txt")
         save_tokenizer(BPETokenizer.train(text_of_a_megabyte(), 4096), folder / "tokenizer.json")
+        watch = Watch()
         peer = measure(THEIRS, folder / "text.txt", folder / "tokenizer.json", folder / "peer.bin")
         for workers in (1, 2):
             ours = measure(OURS, folder / "text.txt", folder / "tokenizer.json", folder / f"tokens{workers}", workers)
@@ -89,7 +91,7 @@ def run() -> list[Result]:
             result = Result(
                 name=f"token files, {size:.0f} MB, {workers} process{'es' * (workers > 1)}", unit="MB/s", ours=size / ours["seconds"],
                 peer=size / peer["seconds"], peer_name="tiktoken", ratio=ratio, low=ratio, high=ratio, notes=memory,
-                extra={"memory_mb": ours["memory"], "peer_memory_mb": peer["memory"]},
+                extra={"memory_mb": ours["memory"], "peer_memory_mb": peer["memory"]}, others=watch.others(),
             )  # fmt: skip
             results.append(result)
             reached = "reached" if ours["memory"] < MOST_MEMORY else "NOT reached"

@@ -174,7 +174,7 @@ def compare_size(name: str, context: int, batch: int, aim: float | None, peers: 
             raise ValueError(f"{name}: the first losses of ours and {peer} lie {apart:.1e} apart: not the same model")
         result = compare(
             f"training step, {name}", lambda m=mine: m(ids, targets), lambda s=step: s(ids, targets), work=ids.numel(),  # type: ignore[misc]
-            unit="tokens/s", peer_name=peer, rounds=12, warm_up=3, aim=aim if "compiled" not in peer else None,
+            unit="tokens/s", peer_name=peer, rounds=8 if "compiled" in peer else 12, warm_up=3, aim=aim if "compiled" not in peer else None,
         )  # fmt: skip
         products = total(step_cost(shape, batch, fused=False)).products  # the scores that the mask hides are not counted
         share = products * result.ours / ids.numel() / most
