@@ -1,7 +1,7 @@
 """Attention as a few batched matrix products, with the gradient by hand: for training on a CPU.
 
 PyTorch's fused kernel walks over small tiles, and computes the weights a second time in its backward pass. On a CPU the
-products of a matrix library are faster than those tiles, and the weights of short texts fit beside everything else. So here the
+products of a matrix library can be faster than those tiles, and the weights of short texts fit beside everything else. So here the
 weights are kept; what cannot be seen is left out in halves (the first half of the queries looks at the first half of the keys
 only); and the work is done for as many rows of the batch at once as fit the processor's cache.
 Left out: extra masks, windows, biases, caches, GPUs (the fused kernel does those). Read before: `by_hand.py`.
@@ -17,8 +17,9 @@ from torch import Tensor
 from tiny_transformer import by_hand
 
 FEWEST, MOST = 128, 512
-"""Between these lengths the products win: on two cores a step at 6 × 384, context 256 takes 479 ms, 515 with the fused kernel; at
-4 × 128, context 64 it takes 38.6 and 37.0. Above, the weights take much memory."""
+"""Between these lengths products stand in for the fused kernel. `python -m benchmarks.products attention`, two cores, 2026-11-21, a busy
+machine, twice: a whole step is 0.92 and 0.98 times as fast with them at 4 × 128, context 64; 0.99 and 1.01 at 4 × 256, context 128; 0.98
+and 0.99 at 6 × 384, context 256: no difference beyond the noise. Decision 0009 has an earlier gain. Above, the weights take much memory."""
 AT_ONCE = 2**19
 """Attention weights (2 MB in float32) that stay in the cache while they are worked on."""
 HALVES = 128

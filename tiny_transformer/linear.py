@@ -1,8 +1,8 @@
 """Linear layers, and several of them in one product.
 
 `Linear` is PyTorch's, with a second form for training on a CPU: oneDNN's product instead of the usual one, forwards and for
-the gradient of the input. With the matrices of a model they differ by a tenth to a quarter where the processor is not Intel's,
-because then the usual library does not use its widest instructions.
+the gradient of the input. Where the processor is not Intel's, the usual library does not use its widest instructions: on two cores of
+an AMD EPYC oneDNN's product of a model's matrices is 1.11 to 1.23 times as fast (2026-11-21, `python -m benchmarks.products products`).
 Left out: products that read packed weights (`sampling/packed.py`). Read before: `by_hand.py`.
 """
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from tiny_transformer import by_hand
 
 FEWEST = 2**17
-"""Numbers in x from which the product by hand pays: on two cores no gain at 98,000, 7 to 14 % off a step at 262,000 and 393,000."""
+"""Numbers in x from which the product by hand may pay. `python -m benchmarks.products linear`, two cores, 2026-11-21, a busy machine, twice:
+a whole step is 0.95 and 0.94 times as fast with it at 98,304 numbers, 1.03 and 1.01 at 262,144, 1.05 and 1.05 at 393,216; only one of
+the quartile ranges (1.01 to 1.08, of the last) leaves 1 out."""
 
 
 def _onednn() -> Any:
