@@ -46,7 +46,9 @@ def page(runs: Sequence[Run], groups: Mapping[str, Mapping[str, Sequence[Point]]
 
 def _apart(group: str, comparisons: Mapping[str, Sequence[Point]], otherwise: str) -> str:
     """A group that `make bench` leaves out; where it has never been measured, what it is and `otherwise`."""
-    return section(group, comparisons) if comparisons else f"## {catalogue.title(group)}\n\n{catalogue.first_sentence(group)}\n\n{otherwise}"
+    if comparisons:
+        return section(group, comparisons)
+    return f"## {catalogue.title(group)}\n\n{catalogue.first_sentence(group)}\n\n{otherwise}"
 
 
 def _summary(groups: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:

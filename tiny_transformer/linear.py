@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tiny_transformer import by_hand
 
 FEWEST = 2**17
-"""Numbers in x from which the product by hand may pay. `python -m benchmarks.products linear`, two cores, 2026-11-21, a busy machine, twice:
-a whole step is 0.95 and 0.94 times as fast with it at 98,304 numbers, 1.03 and 1.01 at 262,144, 1.05 and 1.05 at 393,216; only one of
-the quartile ranges (1.01 to 1.08, of the last) leaves 1 out."""
+"""Numbers in x from which the product by hand may pay. `python -m benchmarks.products linear`, two cores, 2026-11-21, twice, with other
+programs at work: a whole step is 0.95 and 0.94 times as fast with it at 98,304 numbers, 1.03 and 1.01 at 262,144, 1.05 and 1.05 at
+393,216; only one of the quartile ranges (1.01 to 1.08, of the last) leaves 1 out."""
 
 
 def _onednn() -> Any:
