@@ -247,6 +247,10 @@ class TrainConfig:
     """Sequences per step, over all micro-batches."""
     accumulate: int = 1
     """Split each batch into this many micro-batches: the same step in less memory."""
+    short_context: int | None = None
+    """Begin with shorter sequences, of this many tokens, and as many more of them: the same step in less time; default: never."""
+    short_share: float = 0.8
+    """The share of the training that short_context lasts."""
     learning_rate: float = 1e-3
     """The highest learning rate, reached after the warm-up."""
     min_lr_ratio: float = 0.1
@@ -321,7 +325,9 @@ class TrainConfig:
             check(0 < getattr(self, name) < math.inf, f"{name}={getattr(self, name)}", "it must be positive", f"Try {name}=0.001")
         for name in ("weight_decay", "clip_norm"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}", "it must not be negative", f"Try {name}=0")
-        for name in ("min_lr_ratio", "decay_share"):
+        short = self.short_context
+        check(short is None or short >= 1, f"short_context={short}", "it must be at least 1", "Try 64, or leave it out")
+        for name in ("min_lr_ratio", "decay_share", "short_share"):
             check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}", "it must be between 0 and 1", "Try 0.1")
         for name in ("beta1", "beta2", "muon_momentum"):
             check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}", "it must be at least 0 and below 1", "Try 0.9")

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_transformer.config import ModelConfig, TrainConfig
+from tiny_transformer.config import ModelConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import conditional_entropy
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.dataset import IGNORE, Batch, IdStore, as_ids, batch_at, blocks, check_length, windows
@@ -104,6 +104,11 @@ class TrainingLoop(ABC):
         self.lineage = dict(lineage or {})
         self.seq_len = config.max_seq_len
         check_texts(self.train_ids, self.val_ids, config)
+        short = settings.short_context
+        check(
+            short is None or self.seq_len % short == 0, f"short_context={short}", f"it must divide max_seq_len={self.seq_len}",
+            f"Try short_context={self.seq_len // 2}, or leave it out",
+        )  # fmt: skip
         self.progress = Progress()
         self.speed = Throughput()
         self._saved: dict[str, Any] | None = None  # the training state this session resumes from
@@ -144,8 +149,21 @@ class TrainingLoop(ABC):
     def _questions(self) -> tuple[list[Batch], int]:
         """This step's batch in micro-batches, and how many targets they ask for together."""
         settings = self.settings
-        batch = self._ask(batch_at(self._ids_of_epoch(), settings.batch_size, self.seq_len, settings.seed, self.progress.step))
+        batch = self._ask(batch_at(self._ids_of_epoch(), *self._batch_shape(), settings.seed, self.progress.step))
         return list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets))
+
+    def _batch_shape(self) -> tuple[int, int]:
+        """This step's sequences and their length. Short ones first (Li et al. 2022, "The Stability-Efficiency Dilemma"): near tokens are
+        learned before far ones, and attention over few tokens is cheap. A step always has batch_size · max_seq_len tokens.
+        """
+        s = self.settings
+        if s.short_context is None or self._share() >= s.short_share:
+            return s.batch_size, self.seq_len
+        return s.batch_size * (self.seq_len // s.short_context), s.short_context
+
+    def _share(self) -> float:
+        """How far the training is, 0 to 1."""
+        return self.progress.step / max(1, self.settings.max_steps) if self.budget is None else self.budget.share()
 
     def _ids_of_epoch(self) -> Ids:
         """What this step learns from: the training text, or what `fresh` makes of it for the epoch that the step lies in."""

@@ -165,11 +165,12 @@ class Muon(torch.optim.Optimizer):
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         means = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-        torch._foreach_mul_(means, momentum)
-        torch._foreach_add_(means, gradients, alpha=1 - momentum)
-        directions = momentum * torch.stack(means) + (1 - momentum) * torch.stack(gradients)  # (matrices, rows, columns)
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        directions = torch.stack([  # (matrices, rows, columns); matrix by matrix: each is rounded while it is in the cache
+            gradient.lerp(mean, momentum).to(self.precision or mean.dtype) for gradient, mean in zip(gradients, means, strict=True)
+        ])  # fmt: skip
+        steps = newton_schulz_batch(directions).to(means[0].dtype)
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
-        steps = newton_schulz_batch(directions.to(self.precision or directions.dtype)).to(directions.dtype)
         torch._foreach_add_(matrices, steps.unbind(), alpha=-lr * step_scale(*matrices[0].shape))
 
 

@@ -173,10 +173,13 @@ class Trainer(TrainingLoop):
         """Train through torch.compile where that is wanted and works; weights and evaluations stay those of the plain model."""
         if not self.settings.compile:
             return
-        rows = -(-self.settings.batch_size // self.settings.accumulate)
+        batch, seq = self._batch_shape()
+        rows = -(-batch // self.settings.accumulate)
         try:
-            compiled, loss = torch.compile(self.model), None
-            ids = torch.zeros((rows, self.seq_len), dtype=torch.int64, device=self.device)
+            # Two lengths are compiled twice: code for any length would be slower.
+            lengths = {} if self.settings.short_context is None else {"dynamic": False}
+            compiled, loss = torch.compile(self.model, **lengths), None
+            ids = torch.zeros((rows, seq), dtype=torch.int64, device=self.device)
             with preserved_rng(self.device), self._autocast():  # what is compiled is compiled for a kind of arithmetic
                 self.model.train()
                 logits = compiled(ids)
