@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 HOME = Path("checkpoints")
 """Where runs lie unless said otherwise: `shakespeare` may be said for `checkpoints/shakespeare`."""
+POCKET = Path(__file__).with_name("pocket")
+"""The model that comes with the package; `pocket` means it where nothing else has that name."""
 NUMPY_SUFFIX = ".safetensors"
 """What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
 PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
@@ -282,7 +284,8 @@ def commit() -> str | None:
 def resolve(path: str | os.PathLike[str]) -> Path:
     """The checkpoint file that `path` means: a file, or a run (its best checkpoint, else its last).
 
-    What does not exist as it stands is looked for in ./checkpoints, and NAME_best.pt is read as NAME/best.pt.
+    What does not exist as it stands is looked for in ./checkpoints, and NAME_best.pt is read as NAME/best.pt. `pocket` is the model
+    that comes with the package, unless there is a file or run of that name.
     Raises ValueError, with the nearest path there is, when nothing is found.
     """
     path = Path(path)
@@ -303,6 +306,8 @@ def _readings(path: Path) -> Iterator[Path]:
         yield place
         if parts := re.fullmatch(r"(.+)_(best|last)\.(pt|safetensors)", place.name):
             yield place.with_name(parts[1]) / f"{parts[2]}.{parts[3]}"
+    if path == Path(POCKET.name):
+        yield POCKET
 
 
 def _known(path: Path) -> list[Path]:

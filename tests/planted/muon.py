@@ -17,7 +17,7 @@ BUGS = [
     Bug("scale upside down", f"{TORCH}/muon.py", "math.sqrt(max(1.0, rows / columns))", "math.sqrt(max(1.0, columns / rows))", "muon"),
     Bug("scale without the root", f"{TORCH}/muon.py", "math.sqrt(max(1.0, rows / columns))", "max(1.0, rows / columns)", "muon"),
     Bug("momentum without Nesterov", f"{TORCH}/muon.py", "        direction = momentum * mean + (1 - momentum) * gradient\n", "        direction = mean\n", "muon"),
-    Bug("batched momentum without Nesterov", f"{TORCH}/muon.py", "momentum * torch.stack(means) + (1 - momentum) * torch.stack(gradients)", "torch.stack(means)", "muon"),
+    Bug("batched momentum without Nesterov", f"{TORCH}/muon.py", "gradient.lerp(mean, momentum).to(", "mean.to(", "muon"),
     Bug("batched decay forgotten", f"{TORCH}/muon.py", "        torch._foreach_mul_(matrices, 1 - lr * weight_decay)\n", "", "muon"),
     Bug("decay without the learning rate", f"{TORCH}/muon.py", "        parameter.mul_(1 - lr * weight_decay)\n", "        parameter.mul_(1 - weight_decay)\n", "muon"),
     Bug("decay after the step", f"{TORCH}/muon.py", "        parameter.mul_(1 - lr * weight_decay)\n        parameter.sub_(lr * step_scale(*parameter.shape) * newton_schulz(direction))\n", "        parameter.sub_(lr * step_scale(*parameter.shape) * newton_schulz(direction))\n        parameter.mul_(1 - lr * weight_decay)\n", "muon"),

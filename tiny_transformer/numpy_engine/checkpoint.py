@@ -28,6 +28,8 @@ MARK = "tiny_transformer"
 DIGEST = "sha256"
 RECORD = ("config", "tokenizer", "step", "metrics", "lineage", "training")
 """The other metadata keys; each value is JSON."""
+SCALES = ".scales"
+"""Behind the name of a weight that is stored as whole numbers from -127 to 127: what they stand for, one number per row."""
 STATE = "training/"
 """Before the name of every tensor that is no weight: what the optimizer remembers."""
 
@@ -68,6 +70,7 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and verify a checkpoint: one that `save` wrote, or any safetensors file with our config as JSON in its metadata.
 
+    Weights that are stored as whole numbers with scales (`tools/make_pocket.py`) come as the numbers they stand for.
     Raises CheckpointError naming the file when it is missing, not ours, from a newer version, or damaged anywhere.
     """
     path = Path(path)
@@ -83,7 +86,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         record = {key: json.loads(metadata[key]) for key in RECORD if key in metadata}
         training = _put_back(record.pop("training", None), STATE, tensors)
         record["config"] = ModelConfig.from_dict(record["config"])
-        return Checkpoint(**{"tokenizer": None, **record, "weights": tensors, "training": training})
+        return Checkpoint(**{"tokenizer": None, **record, "weights": _expanded(tensors), "training": training})
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, str(error)) from error
 
@@ -105,6 +108,13 @@ def _put_back(value: Any, place: str, tensors: dict[str, Array]) -> Any:
     if isinstance(value, dict):
         return {key: _put_back(inner, f"{place}{key}/", tensors) for key, inner in value.items()}
     return value
+
+
+def _expanded(tensors: dict[str, Array]) -> dict[str, Array]:
+    """The weights, those in eight bits as float32: values (rows, columns) times scales (rows, 1)."""
+    scales = {name.removesuffix(SCALES): array for name, array in tensors.items() if name.endswith(SCALES)}
+    stored = {name: array for name, array in tensors.items() if not name.endswith(SCALES)}
+    return {name: array.astype(np.float32) * scales[name] if name in scales else array for name, array in stored.items()}
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:

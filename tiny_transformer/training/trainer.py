@@ -177,7 +177,7 @@ class Trainer(TrainingLoop):
         rows = -(-batch // self.settings.accumulate)
         try:
             # Two lengths are compiled twice: code for any length would be slower.
-            lengths = {} if self.settings.short_context is None else {"dynamic": False}
+            lengths: dict[str, Any] = {} if self.settings.short_context is None else {"dynamic": False}
             compiled, loss = torch.compile(self.model, **lengths), None
             ids = torch.zeros((rows, seq), dtype=torch.int64, device=self.device)
             with preserved_rng(self.device), self._autocast():  # what is compiled is compiled for a kind of arithmetic
