@@ -38,9 +38,10 @@ def test_a_shifted_triangle_is_found_however_untrained_the_model(shift):
 def test_a_mask_of_zeros_and_ones_added_to_the_scores_is_found(monkeypatch):
     model = TinyTransformerLM(small_config(), seed=0).eval()
 
-    def added(query, key, value, mask=None, **more):
+    def added(query, key, value, mask=None, bias=None):
         scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5
-        return (scores + mask.float()).softmax(-1) @ value
+        weights = (scores + mask.float()).softmax(-1)
+        return weights @ value, weights
 
     with reference_path():
         assert future_leak(model, model.config.vocab_size, 12) is None
