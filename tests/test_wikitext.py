@@ -179,7 +179,8 @@ def test_from_two_files_to_a_measured_text(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(FOLDER / "generate.py"), run_name="__main__")
     assert stop.value.code == 0
     out, err = capsys.readouterr()
-    assert out.startswith("The history of ") and "distinct words" in err and "note" not in err
+    words = len(out.removeprefix("The history of").split())
+    assert out.startswith("The history of") and f"{words} words: distinct words" in err and "note" not in err
 
     argv = ["--model_path", "checkpoints/best_model.pt", "--test_file", "data/train.txt", "--samples", "0"]
     assert run_example("evaluate", "evaluate", argv) == 0

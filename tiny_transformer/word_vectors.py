@@ -175,9 +175,12 @@ class _Wanted:
         either = self.as_written | self.lower_cased
         often = np.zeros(len(self.words), dtype=np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
         absent = sorted(np.flatnonzero(is_word & ~either).tolist(), key=lambda i: (-often[i], i))[:most]
-        kinds = (is_word, self.as_written, self.lower_cased, either)
-        in_words, in_text = ([int(of[kind].sum()) for kind in kinds] for of in (np.ones_like(often), often))
-        return Coverage(*in_words, *in_text, tuple((str(self.words[i]), int(often[i])) for i in absent))
+        return Coverage(
+            words=int(is_word.sum()), as_written=int(self.as_written.sum()), lower_cased=int(self.lower_cased.sum()),
+            either=int(either.sum()), text_words=int(often[is_word].sum()), text_as_written=int(often[self.as_written].sum()),
+            text_lower_cased=int(often[self.lower_cased].sum()), text_either=int(often[either].sum()),
+            lacking=tuple((str(self.words[i]), int(often[i])) for i in absent),
+        )  # fmt: skip
 
 
 def _bytes(word: str) -> bytes:

@@ -68,7 +68,7 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument("--model_path", required=True, help="a run, or a checkpoint file")
     parser.add_argument("--test_file", help="measure on this text instead of the run's validation text")
     parser.add_argument("--prompt", help="how the samples begin; default: as in training")
-    parser.add_argument("--samples", type=int, default=8, help="how many texts of 200 tokens are written; 0 writes none")
+    parser.add_argument("--samples", type=int, default=8, help="how many texts of at most 200 tokens are written; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
     find = runpy.run_path(str(Path(__file__).with_name("generate.py")))["found"]

@@ -4,8 +4,8 @@
     python examples/wikitext/generate.py --model_path checkpoints/best_model.pt --prompt "The history of" --temperature 0
     python examples/wikitext/generate.py --model_path checkpoints/best_model.pt --prompt "The history of" --top-p 0.9
 
-Every other flag goes on to `tiny generate`: see --help. checkpoints/best_model.pt, where there is no such file, is the one that
-train.py leaves in its run: checkpoints/wikitext2/best_model.pt.
+Every other flag goes on to `tiny generate`: see --help. A text ends where its line ends, or at --max-tokens.
+checkpoints/best_model.pt, where there is no such file, is the one that train.py leaves in its run: checkpoints/wikitext2/best_model.pt.
 """
 
 import sys

@@ -16,7 +16,7 @@ BUGS = [
     Bug("all rows kept in memory", V, "            word = rows.word(number, line)\n", "            word = rows.word(number, line)\n            wanted.__dict__.setdefault('all', []).append(rows.numbers(number, line))\n", "word_vectors"),
     Bug("special tokens looked up", V, "return [word if word and piece not in tokenizer.special_tokens else None", "return [word if word else None", "word_vectors"),
     Bug("vectors as large as the file has them", V, "self.values * np.float32(std / size)", "self.values * np.float32(1)", "word_vectors"),
-    Bug("coverage of the text counts words once", V, "for of in (np.ones_like(often), often))", "for of in (np.ones_like(often), np.ones_like(often)))", "word_vectors"),
+    Bug("coverage of the text counts words once", V, "text_either=int(often[either].sum())", "text_either=int(either.sum())", "word_vectors"),
     Bug("frozen rows decay", f"{T}/training/trainer.py", "        self.optimizer.step()\n        self._hold_frozen()\n", "        self.optimizer.step()\n", "word_vectors"),
     Bug("frozen rows decay in NumPy", f"{T}/numpy_engine/trainer.py", "            self._frozen.restore(self.model.weights()[TABLE])\n", "            pass\n", "word_vectors"),
     Bug("clipping by the gradients of frozen rows", f"{T}/training/trainer.py", "            self._frozen.clear(self.model.embeddings.token.weight.grad)\n", "            pass\n", "word_vectors"),

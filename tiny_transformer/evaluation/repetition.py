@@ -5,7 +5,7 @@ person's text of the same length. Left out: whether the text is any good. Read b
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -101,19 +101,23 @@ def repetition(text: str, source: Source | None = None) -> Repetition:
     0.4
     """
     words = text.split()
-    shares = (*(distinct_n(words, n) for n in (1, 2, 3)), repeated_share(words, REPEATED_N))
+    one, two, three = (distinct_n(words, n) for n in (1, 2, 3))
+    counted = Repetition(len(words), one, two, three, repeated_share(words, REPEATED_N))
     if source is None:
-        return Repetition(len(words), *shares)
+        return counted
     run = source.longest_run(words)
-    return Repetition(len(words), *shares, run.length, " ".join(words[run.start : run.start + run.length]))
+    return replace(counted, copied=run.length, copy=" ".join(words[run.start : run.start + run.length]))
 
 
 def average(found: Sequence[Repetition]) -> Repetition:
     """The mean of each count; the copy shown is the longest one. Raises ConfigError when there is nothing to average."""
     check(bool(found), "no texts", "there must be one to count in", "Write some")
+    columns = zip(*((one.words, one.distinct_1, one.distinct_2, one.distinct_3, one.repeated_4) for one in found), strict=True)
+    words, one_word, pairs, triples, repeated = map(mean, columns)
+    means = Repetition(words, one_word, pairs, triples, repeated)
+    copied = [one.copied for one in found if one.copied is not None]
     longest = max(found, key=lambda one: one.copied or 0)
-    columns = list(zip(*(astuple(one)[: len(fields(Repetition)) - 1] for one in found), strict=True))
-    return Repetition(*(None if None in column else mean(column) for column in columns), longest.copy)
+    return replace(means, copied=mean(copied), copy=longest.copy) if len(copied) == len(found) else means
 
 
 def usual(text: str, words: int, source: Source | None = None, passages: int = 20) -> Repetition | None:
