@@ -60,6 +60,9 @@ def test_the_mean_of_texts_shows_their_longest_copy():
     source = Source("a b c d e")
     mean = average([repetition("x a b", source), repetition("b c d y z", source)])
     assert (mean.words, mean.copied, mean.copy) == (4, 2.5, "b c d")
+    assert str(mean).endswith("longest run from the training text 2.5 words on average, at most 3: 'b c d'")
+    assert str(repetition("x a b", source)).endswith("longest run from the training text 2 words: 'a b'")
+    assert str(repetition("x y", source)).endswith("longest run from the training text 0 words")
     assert average([repetition("a b")]).copied is None
     with pytest.raises(ConfigError, match="no texts"):
         average([])

@@ -35,8 +35,9 @@ def begin_with(model: Any, vectors: WordVectors) -> None:
     """Write the vectors over a model's first weights, in the size that those have. Works on the models of both engines."""
     std = initial_std(TABLE, model.config)
     assert std is not None
-    weights = np.asarray(model.weights()[TABLE])  # of a tensor on the processor: its own memory
-    weights[vectors.ids] = vectors.sized(std)
+    weights = model.weights()[TABLE]
+    numbers = weights.numpy() if hasattr(weights, "numpy") else weights  # of a tensor on the processor: its own memory
+    numbers[vectors.ids] = vectors.sized(std)
 
 
 def coverage_table(vectors: WordVectors) -> Table:

@@ -90,8 +90,10 @@ class Repetition:
         text = f"{self.words:.0f} words: {shares}; repeated runs of four {self.repeated_4:.1%}"
         if self.copied is None:
             return f"{text}; the training text is not here, so copying is not measured"
-        shown = self.copy if len(self.copy) <= 60 else self.copy[:59] + "…"
-        return f"{text}; longest run from the training text {self.copied:.0f} words" + (f": {shown!r}" if shown else "")
+        shown = repr(self.copy if len(self.copy) <= 60 else self.copy[:59] + "…")
+        several = len(self.copy.split()) != self.copied  # a mean, and the longest one
+        end = "" if not self.copy else f" on average, at most {len(self.copy.split())}: {shown}" if several else f": {shown}"
+        return f"{text}; longest run from the training text {self.copied:.{int(several)}f} words{end}"
 
 
 def repetition(text: str, source: Source | None = None) -> Repetition:
