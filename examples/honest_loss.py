@@ -229,7 +229,7 @@ def drawing(stories: list[Story]) -> str:
     for loss, words in ((ENTROPY, f"ln {WORDS} = {ENTROPY:.3f}: no honest loss is below"), (CLAIMED, f"{CLAIMED}, as claimed")):
         y = at(0, loss)[1]
         parts.append(f'<path class="mark" d="M{LEFT} {y:.1f} H{RIGHT}"/>')
-        parts.append(f'<text class="soft" x="{LEFT + 8}" y="{y - 6 if loss > 1 else y + 16:.1f}">{words}</text>')
+        parts.append(f'<text class="soft" x="{LEFT + 8}" y="{y - 9 if loss > 1 else y + 16:.1f}">{words}</text>')
     for number, story in enumerate(stories):
         path = " L".join("{:.1f} {:.1f}".format(*at(step, min(loss, 5))) for step, loss in story.reported)
         y = 130 + 22 * number
