@@ -17,6 +17,7 @@ Position = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
 Bias = Literal["all", "qkv", "none"]
 Schedule = Literal["cosine", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
+WordStyle = Literal["natural", "wikitext"]
 OptimizerName = Literal["adamw", "muon"]
 TokenizerKind = Literal["char", "byte", "word", "bpe", "wordpiece", "unigram"]
 
@@ -356,10 +357,18 @@ class DataConfig:
     """How text becomes tokens: characters, bytes, words, or pieces learned from the training text."""
     vocab_size: int | None = None
     """How many tokens bpe, wordpiece and unigram learn (default 2048), or word keeps at most (default: all)."""
+    word_style: WordStyle = "natural"
+    """What a word is, with tokenizer=word: natural cuts the text itself; wikitext takes what lies between spaces, lines end in <eos>."""
     tokenizer_file: str | None = None
     """Use the tokenizer in this file (`tiny tokenizer train`, tokenizer.json, …) instead of learning one."""
     val_share: float = 0.1
-    """The last part of the text, held back to measure on."""
+    """The last part of the text, held back to measure on; not used with val_data."""
+    val_data: str | None = None
+    """Measure on this text instead, a file or a built-in corpus: all of corpus or data is learned from then."""
+    embeddings: str | None = None
+    """Begin with the word vectors in this file (GloVe or word2vec text), where the vocabulary's words have one; needs tokenizer=word."""
+    freeze_embeddings: bool = False
+    """Keep those vectors as they are; words that the file lacks and special tokens learn theirs."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -376,6 +385,16 @@ class DataConfig:
             "the file has its own vocabulary", "Leave vocab_size out",
         )  # fmt: skip
         check(self.vocab_size is None or self.vocab_size >= 1, f"vocab_size={self.vocab_size}", "it must be at least 1", "Try 2048")
+        check_choice("word_style", self.word_style, get_args(WordStyle))
+        words = self.tokenizer == "word" and self.tokenizer_file is None
+        check(
+            words or self.word_style == "natural", f"word_style={self.word_style} without tokenizer=word",
+            "it says how a text is cut into words", "Try tokenizer=word, or leave it out",
+        )  # fmt: skip
+        held = self.val_data is None or self.val_data != "-"
+        check(held, "val_data='-'", "the text to measure on must be there again when a run goes on", "Save it to a file")
+        frozen = not self.freeze_embeddings or self.embeddings is not None
+        check(frozen, "freeze_embeddings without embeddings", "there must be vectors to keep", "Name a file: embeddings=FILE")
         check(0 < self.val_share < 1, f"val_share={self.val_share}", "it must be between 0 and 1", "Try val_share=0.1")
 
 

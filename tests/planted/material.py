@@ -5,7 +5,7 @@ from tests.planted.bug import Bug
 T = "tiny_transformer"
 
 BUGS = [
-    Bug("tokenizer learns from the validation text too", f"{T}/cli/texts.py", "tokenization.train(data.tokenizer, reading.train, wanted)", "tokenization.train(data.tokenizer, reading.corpus.text, wanted)", "training_material"),
+    Bug("tokenizer learns from the validation text too", f"{T}/cli/texts.py", "tokenization.train(data.tokenizer, reading.train, wanted, **style)", "tokenization.train(data.tokenizer, reading.corpus.text, wanted, **style)", "training_material"),
     Bug("alphabet of the training text alone", f"{T}/cli/texts.py", 'tokenization.train("char", reading.corpus.text)', 'tokenization.train("char", reading.train)', "cli errors training_material"),
     Bug("tokenizer file ignored", f"{T}/cli/texts.py", "    if data.tokenizer_file is not None:\n", "    if False:\n", "training_material"),
     Bug("bits per byte by the tokens of the training text", f"{T}/cli/material.py", 'if self.reading.on_disk else len(self.val_ids)', 'if self.reading.on_disk else len(self.train_ids)', "training_material"),
@@ -16,7 +16,7 @@ BUGS = [
     Bug("BPE-dropout keeps what it should drop", f"{T}/tokenization/bpe_dropout.py", "if next(uniform) >= rate]", "if next(uniform) < rate]", "training_material"),
     Bug("BPE-dropout takes the last merge", f"{T}/tokenization/bpe_dropout.py", "_, joined, i = min(kept)", "_, joined, i = max(kept)", "training_material"),
     Bug("special tokens broken up by BPE-dropout", f"{T}/tokenization/bpe_dropout.py", "split_special(text, tokenizer.special_tokens)", "split_special(text, ())", "training_material"),
-    Bug("token files with another tokenizer's size", f"{T}/cli/material.py", '    for name in ("tokenizer_file", "vocab_size", "size"):\n', '    for name in ("tokenizer_file",):\n', "training_material"),
+    Bug("token files with another tokenizer's size", f"{T}/cli/material.py", '    for name in ("tokenizer_file", "vocab_size", "size", "val_data"):\n', '    for name in ("tokenizer_file",):\n', "training_material"),
     Bug("no end between documents", f"{T}/cli/data_tokenize.py", 'if settings.document_separator is not None and settings.tokenizer != "wordpiece" else None', "if False else None", "training_material"),
     Bug("a word called kind makes it ours", f"{T}/tokenization/files.py", 'isinstance(values.get("kind"), str)', '"kind" in values', "training_material"),
     Bug("a word called model makes it theirs", f"{T}/tokenization/files.py", 'isinstance(values.get("model"), dict)', '"model" in values', "training_material"),

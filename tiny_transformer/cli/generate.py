@@ -69,6 +69,8 @@ class GenerateSettings:
     """How many tokens the draft guesses at a time."""
     int8: bool = False
     """Round the weights to 8 bits first: a quarter of the memory, faster on a processor, and almost the same model."""
+    measure: bool = False
+    """Also count variety, repetition and copying from the training text in what it writes."""
     sampling: SampleFlags = field(default_factory=SampleFlags)
     """How it writes."""
 
@@ -121,12 +123,18 @@ def _single(settings: GenerateSettings, sampling: SampleConfig, writer: "Writer"
         text = writer.generator.generate(prompt, sampling)
         _deliver(settings, text, _as_json(writer, prompt, [("", sampling, text)]))
     elif settings.stream or sys.stdout.isatty():
-        _stream(writer, prompt, sampling)
+        text = _stream(writer, prompt, sampling)
     else:
-        print(writer.generator.generate(prompt, sampling))
+        text = writer.generator.generate(prompt, sampling)
+        print(text)
     about(f"{writer.describe()}: {settings_line(sampling)}, seed {sampling.seed}")
     _tell_draft(settings, writer)
     _tell(prompt_note(prompt, writer.training_text))
+    if settings.measure:
+        from tiny_transformer.evaluation.repetition import Source, repetition
+
+        source = writer.training_text
+        about(str(repetition(text.removeprefix(prompt), None if source is None else Source(source))))
     return 0
 
 
@@ -140,12 +148,16 @@ def _tell(note: str | None) -> None:
         about(f"note: {note}")
 
 
-def _stream(writer: "Writer", prompt: str, sampling: SampleConfig) -> None:
+def _stream(writer: "Writer", prompt: str, sampling: SampleConfig) -> str:
+    """Print the text piece by piece, and return it with its prompt."""
     harmless = visible if sys.stdout.isatty() else str
     print(harmless(prompt), end="", flush=True)
+    pieces = [prompt]
     for piece in writer.generator.stream(prompt, sampling):
+        pieces.append(piece)
         print(harmless(piece), end="", flush=True)
     print()
+    return "".join(pieces)
 
 
 def _compare(settings: GenerateSettings, sampling: SampleConfig, writer: "Writer", prompt: str) -> int:

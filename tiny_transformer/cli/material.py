@@ -76,7 +76,7 @@ def gather(
 
 def _from_token_files(data: DataConfig, noise: Noise) -> Material:
     files = TokenFiles(data.data or "")
-    for name in ("tokenizer_file", "vocab_size", "size"):
+    for name in ("tokenizer_file", "vocab_size", "size", "val_data"):
         value = getattr(data, name)
         check(value is None, f"{name}={value} with token files", "they have their own tokenizer and size", f"Leave {name} out")
     check(noise.is_identity, "noise with token files", "it changes the text before it becomes tokens", "Train on the text itself")

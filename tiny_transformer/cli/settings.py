@@ -312,7 +312,7 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
     settings = parse(TrainSettings, tokens, command=command, description=description, default=default)
     n_heads, more = fit_heads(settings.model, default.model, asked)
     training = _one_end(settings.training, asked)
-    data = checked(DataConfig, settings.data, **_one_text(asked))
+    data = checked(DataConfig, settings.data, **_one_text(asked, settings.data))
     check(
         data.corpus is not None or data.data is not None,
         "no text to learn from", "a model needs one", "Try --corpus shakespeare, or --data FILE",
@@ -369,11 +369,16 @@ def _from_recipe(base: Recipe) -> TrainSettings:
     )
 
 
-def _one_text(asked: set[str]) -> dict[str, None]:
-    """A text named by a flag replaces the recipe's; two named by flags stay, and are refused by DataConfig."""
-    if "data" in asked and "corpus" not in asked:
-        return {"corpus": None}
-    return {"data": None} if "corpus" in asked and "data" not in asked else {}
+def _one_text(asked: set[str], data: DataConfig) -> dict[str, Any]:
+    """A text or tokenizer named by a flag replaces the recipe's; two texts named by flags stay, and are refused by DataConfig."""
+    changes: dict[str, Any] = {}
+    if asked & {"corpus", "data"}:
+        changes = dict.fromkeys({"corpus", "data"} - asked)
+        if "val_data" not in asked:  # what the recipe measures on belongs to the recipe's text
+            changes["val_data"] = None
+    if "word_style" not in asked and (data.tokenizer != "word" or data.tokenizer_file is not None):
+        changes["word_style"] = "natural"
+    return changes
 
 
 def _stem(path: str | None) -> str:

@@ -48,10 +48,16 @@ def read(data: DataConfig, base: Recipe | None = None, progress: Progress | None
         if fallback is None:
             raise
         notes.append(f"{str(error).split('. ')[0]}. Reading the built-in text {fallback} instead")
-        data = replace(data, corpus=fallback)
+        data = replace(data, corpus=fallback, val_data=None)
         corpus = _load(data, None)
-    train, val = split(corpus.text, data.val_share)
-    return Reading(data, corpus, train, val), notes
+    if data.val_data is None:
+        train, val = split(corpus.text, data.val_share)
+        return Reading(data, corpus, train, val), notes
+    held = corpora.load(data.val_data, progress=progress)
+    check(bool(held.text), f"val_data={data.val_data!r} is empty", "there must be text to measure on", "Name another file")
+    source = f"{corpus.source}; measured on {held.source}"
+    both = Corpus(corpus.name, corpus.text + held.text, source, held.entropy if held.name == corpus.name else None)
+    return Reading(data, both, corpus.text, held.text), notes
 
 
 def _load(data: DataConfig, progress: Progress | None) -> Corpus:
@@ -76,7 +82,8 @@ def make_tokenizer(reading: Reading) -> tuple[Tokenizer, list[str]]:
     if data.tokenizer == "char":
         return tokenization.train("char", reading.corpus.text), []
     wanted = data.vocab_size if data.tokenizer in ("byte", "word") else data.vocab_size or DEFAULT_PIECES
-    tokenizer = tokenization.train(data.tokenizer, reading.train, wanted)
+    style = {"style": data.word_style} if data.tokenizer == "word" else {}
+    tokenizer = tokenization.train(data.tokenizer, reading.train, wanted, **style)
     notes = []
     if wanted is not None and tokenizer.vocab_size < wanted:
         notes.append(f"the text gives {tokenizer.vocab_size:,} tokens instead of {wanted:,}: it has no more to offer")
@@ -97,7 +104,7 @@ def training_text(record: Mapping[str, Any]) -> str | None:
         data = DataConfig(**record["data"])
         if data.data == "-" or data.corpus in {info.name for info in corpora.describe() if not info.offline}:
             return None
-        return read(data)[0].train
+        return read(data)[0].train if data.val_data is None else _load(data, None).text
     except (KeyError, TypeError, ValueError, OSError):
         return None
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tiny_transformer import corpora, tokenization
 from tiny_transformer import run as runs
-from tiny_transformer import tokenization
 from tiny_transformer.cli.display import TrainingDisplay, duration
 from tiny_transformer.cli.engines import engine
 from tiny_transformer.cli.main import STARTED
@@ -19,6 +19,7 @@ from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
 from tiny_transformer.cli.settings import Job
 from tiny_transformer.cli.texts import Reading, choose_prompt
+from tiny_transformer.cli.vectors import begin_with, coverage_table, remarks, vectors_for
 from tiny_transformer.config import DataConfig, SampleConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import overlap
 from tiny_transformer.run import Run
@@ -26,6 +27,7 @@ from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.listener import Result
 from tiny_transformer.training.loop import TrainingLoop
 from tiny_transformer.utils.atomic import atomic_save
+from tiny_transformer.word_vectors import WordVectors
 
 SAMPLE_TOKENS = 200
 """Length of a timelapse sample."""
@@ -73,6 +75,8 @@ class Prepared:
     prompt: str
     plan: Plan | None = None
     """How `--minutes` was met, where it was asked for."""
+    vectors: WordVectors | None = None
+    """What the model began with, where a file of word vectors was named."""
 
 
 def train(job: Job, screen: Screen) -> Outcome:
@@ -86,6 +90,9 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     """Read the text, build the model, check that they fit. Writes nothing."""
     with downloading(screen, job.data.corpus or "") as progress:
         material, notes = gather(job.data, job.noise, job.training.seed, job.base, progress)
+    vectors = vectors_for(job.data, job.model, material, screen)
+    if vectors is not None:
+        job = replace(job, asked=job.asked | {"d_model"})  # the file has settled the width
     made: Plan | None = None
     if job.training.minutes is not None and "minutes" in job.asked:
         job, made = plan(job, material)
@@ -93,6 +100,8 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)
     used = engine(job.engine)
     model = used.new_model(replace(job.model, vocab_size=tokenizer.vocab_size), job.training.seed)
+    if vectors is not None:
+        begin_with(model, vectors)
     display = TrainingDisplay(screen, max_steps=job.training.max_steps, prompt=prompt)
     lineage = {"recipe": job.base.name if job.base else None, "objective": "causal", "corpus": reading.corpus.name}
     entropy = reading.corpus.entropy  # in nats per character
@@ -100,13 +109,15 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     trainer = used.trainer(
         model, tokenizer, train_ids, val_ids, job.training, listener=display, lineage=lineage, floor=floor, fresh=material.fresh
     )
+    if vectors is not None and job.data.freeze_embeddings:
+        trainer.freeze_rows(vectors.ids)
     trainer.command_started = command_started(job)
     unit = UNITS.get(str(tokenizer.to_dict()["kind"]), "token")
     marks = landmarks(material.counted_ids(), tokenizer.vocab_size, material.bytes_per_token, floor, unit)
     display.bits_per_byte = marks.bits_per_byte
     for note in (*job.notes, *notes):  # not before here: a refusal is one line and nothing else
         screen.say(note, style="yellow")
-    return Prepared(job, material, trainer, display, marks, prompt, made)
+    return Prepared(job, material, trainer, display, marks, prompt, made, vectors)
 
 
 def _open_run(ready: Prepared, screen: Screen) -> Run:
@@ -125,6 +136,11 @@ def _open_run(ready: Prepared, screen: Screen) -> Run:
     screen.say(f"          {material.size()}{different}")
     if kind != "char":
         screen.say(f"tokens    {kind}, {config.vocab_size:,} different, {material.bytes_per_token:.2f} bytes each in the validation text")
+    if ready.vectors is not None:
+        screen.say(f"vectors   {ready.vectors.path}: {ready.vectors.in_file:,} of {config.d_model} numbers")
+        screen.say(coverage_table(ready.vectors))
+        for line in remarks(ready.vectors, job.data.freeze_embeddings):
+            screen.say(f"          {line}")
     if material.fresh is not None:
         screen.say(f"noise     {noise_line(job.noise)}; anew for every epoch, and never on what is measured")
     screen.say(f"model     {describe(config.n_layers, config.n_heads, config.d_model, config.max_seq_len, config.n_parameters)}")
@@ -198,8 +214,8 @@ def record(ready: Prepared) -> dict[str, Any]:
     """What config.json keeps: every setting as it was used, and what is needed to find text and landmarks again."""
     job, reading = ready.job, ready.material.reading
     corpus, data = reading.corpus, asdict(reading.data)
-    for name in ("data", "tokenizer_file"):
-        if data[name] not in (None, "-"):
+    for name in ("data", "tokenizer_file", "val_data", "embeddings"):
+        if data[name] not in (None, "-", *corpora.names()):
             data[name] = str(Path(data[name]).resolve())
     return {
         "recipe": job.base.name if job.base else None,
@@ -213,6 +229,7 @@ def record(ready: Prepared) -> dict[str, Any]:
         "parameters": ready.trainer.config.n_parameters,
         "landmarks": ready.marks.to_dict(),
         "plan": None if ready.plan is None else ready.plan.to_dict(),
+        "coverage": None if ready.vectors is None else ready.vectors.coverage.to_dict(),
         "also_save": job.base.also_save if job.base else None,
         "log_too": job.base.log_too if job.base else None,
     }

@@ -20,7 +20,7 @@ from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.training.dataset import IGNORE, Batch, Ids, IdStore, as_ids, batch_at, windows
 from tiny_transformer.training.utils import evaluating
 
-TOKENS_AT_ONCE = 8192
+TOKENS_AT_ONCE, LOGITS_AT_ONCE = 8192, 2**25
 
 
 class Measured(NamedTuple):
@@ -43,7 +43,7 @@ def loss_in_windows(model: TinyTransformerLM, ids: Ids | IdStore, stride: int | 
     are no independent sample. Neighbouring windows are not quite independent either, and the true error is somewhat larger.
     """
     sums, counts = [], []
-    rows = max(1, TOKENS_AT_ONCE // model.config.max_seq_len)
+    rows = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size) // model.config.max_seq_len)
     for losses, asked in _losses(model, windows(ids, model.config.max_seq_len, rows, stride)):
         sums.append(losses)
         counts.append(asked)

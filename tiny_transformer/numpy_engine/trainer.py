@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiny_transformer import tokenization
 from tiny_transformer.config import TrainConfig, check
@@ -21,6 +22,7 @@ from tiny_transformer.numpy_engine.optimizers import AdamW, gradient_norm, scale
 from tiny_transformer.numpy_engine.threads import blas_threads, using_threads
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.dataset import Batch
+from tiny_transformer.training.frozen_rows import TABLE, FrozenRows
 from tiny_transformer.training.listener import Listener
 from tiny_transformer.training.loop import Ids, Objective, Record, TrainingLoop
 from tiny_transformer.training.objectives import causal
@@ -56,6 +58,7 @@ class Trainer(TrainingLoop):
         self.model: TinyTransformerLM = model
         self.optimizer = make_optimizer(model.weights(), settings)
         self.gradients: Gradients = {}
+        self._frozen: FrozenRows | None = None
 
     # ------------------------------------------------------------ a step
 
@@ -70,6 +73,8 @@ class Trainer(TrainingLoop):
                     self.gradients[name] += gradient
                 else:
                     self.gradients[name] = gradient
+        if self._frozen is not None:
+            self._frozen.clear(self.gradients[TABLE])
         return loss, gradient_norm(self.gradients.values())
 
     def _dropout(self, batch: Batch, number: int) -> Callable[[str], Array] | None:
@@ -84,6 +89,11 @@ class Trainer(TrainingLoop):
     def _take_step(self, norm: float, lr: float) -> None:
         scale_gradients(self.gradients.values(), norm, self.settings.clip_norm)
         self.optimizer.step(self.gradients, lr)
+        if self._frozen is not None:
+            self._frozen.restore(self.model.weights()[TABLE])
+
+    def _freeze(self, rows: NDArray[np.int64]) -> None:
+        self._frozen = FrozenRows(rows, self.model.weights()[TABLE]) if len(rows) else None
 
     def _drop_gradients(self) -> None:
         self.gradients = {}

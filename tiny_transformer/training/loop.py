@@ -11,7 +11,7 @@ Read before: `dataset.py`, `objectives.py`, `scheduler.py`, `time_budget.py`, `l
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -116,6 +116,19 @@ class TrainingLoop(ABC):
         self._begun = 0.0
         self.command_started: float | None = None  # time.perf_counter of the command's start: `minutes` count from there, default `fit`
         self.budget: TimeBudget | None = None
+        self.frozen_rows: list[int] = []
+
+    def freeze_rows(self, rows: Iterable[int]) -> None:
+        """From now on the vectors of these tokens stay as they are, and all else learns. A resumed run keeps to it by itself.
+
+        Raises ValueError for ids that the model does not have.
+        """
+        ids = sorted(set(map(int, rows)))
+        wrong = [i for i in ids[:1] + ids[-1:] if not 0 <= i < self.config.vocab_size]
+        if wrong:
+            raise ValueError(f"frozen token {wrong[0]}: ids must lie in 0 to {self.config.vocab_size - 1}. Use this model's tokenizer")
+        self.frozen_rows = ids
+        self._freeze(np.array(ids, dtype=np.int64))
 
     # ------------------------------------------------------------ the algorithm
 
@@ -234,6 +247,10 @@ class TrainingLoop(ABC):
     @abstractmethod
     def _take_step(self, norm: float, lr: float) -> None:
         """Clip the kept gradients, whose norm is `norm`, and update the weights."""
+
+    @abstractmethod
+    def _freeze(self, rows: NDArray[np.int64]) -> None:
+        """From now on these rows of the token table have no gradient, and hold after every update what they hold now."""
 
     @abstractmethod
     def _drop_gradients(self) -> None:
@@ -461,6 +478,7 @@ class TrainingLoop(ABC):
             "progress": self.progress.to_dict() | {"seconds": self._seconds()} | self._clock(),
             "settings": asdict(self.settings),
             "circumstances": self._circumstances(),
+            **({"frozen_rows": self.frozen_rows} if self.frozen_rows else {}),
         }
 
     def load_state(self, checkpoint: Any) -> None:
@@ -475,6 +493,7 @@ class TrainingLoop(ABC):
         self._load(checkpoint.weights, saved)
         self.progress = Progress.from_dict(saved["progress"])
         self.lineage = self.lineage or dict(checkpoint.lineage)
+        self.freeze_rows(saved.get("frozen_rows", ()))
         self._saved = saved
 
     # ------------------------------------------------------------ small things

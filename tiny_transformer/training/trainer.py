@@ -20,6 +20,7 @@ from tiny_transformer.run import Run
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training import objectives
 from tiny_transformer.training.dataset import Batch
+from tiny_transformer.training.frozen_rows import FrozenRows
 from tiny_transformer.training.listener import Listener
 from tiny_transformer.training.loop import Ids, Objective, TrainingLoop
 from tiny_transformer.training.objectives import causal
@@ -63,6 +64,7 @@ class Trainer(TrainingLoop):
         self.model.checkpoint_layers = settings.checkpoint_layers
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, settings)
+        self._frozen: FrozenRows | None = None
         self._forward: Callable[[Tensor], Tensor] = self.model
         self._cross_entropy: Callable[..., Tensor] | None = None  # compiled, where that pays
         self._ahead = StepsAhead(self.device) if can_run_ahead(self.optimizer, self.device) else None
@@ -79,6 +81,7 @@ class Trainer(TrainingLoop):
         numbers = self._queue_gradients(*self._questions())
         self._set_lr(lr)
         guarded_step(self.optimizer, numbers, self._ahead.bad, self.settings.clip_norm)
+        self._hold_frozen()
         self.progress.step += 1
         self._ahead.put(step, lr, numbers)
         self._hear(self._ahead, leave=MOST_AHEAD)
@@ -113,12 +116,23 @@ class Trainer(TrainingLoop):
             part = self._loss_sum(micro) / asked
             part.backward()  # type: ignore[no-untyped-call]
             loss = loss + part.detach()
+        if self._frozen is not None:
+            self._frozen.clear(self.model.embeddings.token.weight.grad)
         return torch.stack((loss, gradient_norm(self.parameters).to(loss)))
 
     def _take_step(self, norm: float, lr: float) -> None:
         scale_gradients(self.parameters, norm, self.settings.clip_norm)
         self._set_lr(lr)
         self.optimizer.step()
+        self._hold_frozen()
+
+    def _freeze(self, rows: NDArray[np.int64]) -> None:
+        table = self.model.embeddings.token.weight.detach()
+        self._frozen = FrozenRows(torch.from_numpy(rows).to(self.device), table) if len(rows) else None
+
+    def _hold_frozen(self) -> None:
+        if self._frozen is not None:
+            self._frozen.restore(self.model.embeddings.token.weight.detach())
 
     def _set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
