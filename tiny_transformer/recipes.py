@@ -146,7 +146,7 @@ RECIPES: dict[str, Recipe] = {
             summary="Muon, rotary positions, bfloat16, compiled: two and a half minutes on two cores, to about 1.52",
             data=DataConfig(corpus="shakespeare"),
             model=ModelConfig(
-                max_seq_len=128,
+                max_seq_len=256,
                 d_model=128,
                 n_layers=5,
                 n_heads=2,
@@ -161,7 +161,9 @@ RECIPES: dict[str, Recipe] = {
             ),
             training=TrainConfig(
                 minutes=2.5,
-                batch_size=16,
+                batch_size=8,
+                short_context=128,
+                short_share=0.8,
                 optimizer="muon",
                 learning_rate=4e-3,
                 muon_learning_rate=0.02,
