@@ -50,8 +50,18 @@ def make(name: str, **more: object) -> "transformers.PreTrainedModel":
     model = cls(cls.config_class(**{**settings, **more}))
     with torch.no_grad():
         for key, weight in model.named_parameters():
-            weight.normal_(1.0 if weight.dim() == 1 and key.endswith("weight") else 0.0, 0.15)
+            table = weight.dim() == 2 and len(weight) == model.config.vocab_size  # large ones would make each token predict itself
+            weight.normal_(1.0 if weight.dim() == 1 and key.endswith("weight") else 0.0, 0.08 if table else 0.25)
     return model.eval()
+
+
+def rounded(name: str, dtype: torch.dtype) -> "transformers.PreTrainedModel":
+    """The case's model with weights that `dtype` can hold, still computing in float32 (as a whole it would round its rotations too)."""
+    model = make(name)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(dtype))
+    return model
 
 
 @functools.cache
