@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="the `test` extra has transformers, which is what imported weights are compared with")
+transformers = pytest.importorskip("transformers", reason="the `test` extra has transformers, the peer of imported weights")
 transformers.logging.set_verbosity_error()
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}

@@ -35,8 +35,8 @@ A: {{ m.content }}{% if loop.last %}{% break %}{% endif %}
   {% endif %}
 {% endfor %}"""
 TALK = [
-    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "  Who's there? <b>&é\n"}, {"role": "assistant", "content": "Nay."},
-    {"role": "user", "content": "Stand!"},
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "  Who's there? <b>&é\n"},
+    {"role": "assistant", "content": "Nay."}, {"role": "user", "content": "Stand!"},
 ]  # fmt: skip
 
 

@@ -82,8 +82,9 @@ CLIENT = Client(patience=0.4, loopback_http=True)
 
 def serve(server, monkeypatch, *behaviours):
     """GPT-2's entry, its files replaced by ours, with one mirror for each behaviour."""
+    here = f"http://127.0.0.1:{server.server_port}"
     files = {
-        name: Remote(len(data), hashlib.sha256(data).hexdigest(), tuple(f"http://127.0.0.1:{server.server_port}/{b}/{name}" for b in behaviours))
+        name: Remote(len(data), hashlib.sha256(data).hexdigest(), tuple(f"{here}/{behaviour}/{name}" for behaviour in behaviours))
         for name, data in CONTENT.items()
     }
     monkeypatch.setitem(published.PUBLISHED, "gpt2", replace(published.PUBLISHED["gpt2"], files=files))

@@ -252,7 +252,8 @@ def test_damaged_files_are_refused_by_name(tmp_path):
 
 
 def test_a_tensor_that_does_not_lie_at_a_multiple_of_four_is_read(tmp_path):
-    header = json.dumps({"a": {"dtype": "I8", "shape": [3], "data_offsets": [0, 3]}, "b": {"dtype": "F32", "shape": [2], "data_offsets": [3, 11]}})
+    odd = {"a": {"dtype": "I8", "shape": [3], "data_offsets": [0, 3]}, "b": {"dtype": "F32", "shape": [2], "data_offsets": [3, 11]}}
+    header = json.dumps(odd)
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(3) + struct.pack("<2f", 1.5, -2))
     assert SafetensorsFile(tmp_path / "x.safetensors").array("b").tolist() == [1.5, -2.0]
 

@@ -87,7 +87,8 @@ def main(argv: list[str]) -> int:
         use_draft(writer, settings.draft, settings.draft_tokens)
     with_history = sys.stdin.isatty() and _remember_lines()
     chats = Conversation.of(writer.lineage) is not None
-    print(f"{writer.describe()}\nType {'a message' if chats else 'an opening'}; /help lists the commands{', arrow keys bring lines back' if with_history else ''}.")
+    arrows = ", arrow keys bring lines back" if with_history else ""
+    print(f"{writer.describe()}\nType {'a message' if chats else 'an opening'}; /help lists the commands{arrows}.")
     Chat(writer, sampling).loop()
     return 0
 

@@ -79,9 +79,8 @@ def write_run(
 
     model = build(source)
     files = sorted({entry.file for entry in source.files.entries.values()})
-    origin: dict[str, Any] = {
-        "imported_from": str(source.directory.resolve()), "family": source.family.name, "sha256": {file.name: sha256(file) for file in files},
-    }  # fmt: skip
+    digests = {file.name: sha256(file) for file in files}
+    origin: dict[str, Any] = {"imported_from": str(source.directory.resolve()), "family": source.family.name, "sha256": digests}
     record = {"imported": origin, "model": source.config.to_dict(), "parameters": source.config.n_parameters, "prompt": None}
     run = Run.create(path, record)
     lineage = origin if template is None else {**origin, "chat_template": template.to_dict()}
@@ -98,7 +97,7 @@ def report(source: "Source", tokenizer: "Tokenizer | None", template: "ChatTempl
     spare = 0 if tokenizer is None else config.vocab_size - tokenizer.vocab_size
     lines = [
         f"model      {source.family.title}: {config.n_parameters:,} parameters ({shape})",
-        f"weights    {len(source.account.rules)} tensors of {source.files.main.name}, {', '.join(kinds)}, every name and shape accounted for",
+        f"weights    {len(source.account.rules)} tensors, {', '.join(kinds)}, every name and shape accounted for",
         f"tokenizer  {words}" + (f"; the model has {spare:,} rows more, which stand for nothing" if spare else ""),
         *([] if template is None else ["chat       the model's own template, which tiny chat applies"]),
     ]

@@ -85,9 +85,8 @@ def _show_parts(screen: Screen, found: "Summary") -> None:
         made.add_row(part, f"{count:,}", f"{count / total:.1%}")
     made.add_row("all", f"{total:,}", "", style="bold")
     screen.say(made)
-    needs = found.memory
-    screen.say(f"memory in float32: weights {needs['weights']:.2f} GiB, keys and values of a whole context {needs['keys and values']:.2f} GiB, "
-               f"training on one text of that length about {needs['training']:.2f} GiB")
+    weights, cache, training = (f"{found.memory[what]:.2f} GiB" for what in ("weights", "keys and values", "training"))
+    screen.say(f"memory in float32: weights {weights}, a whole context of keys and values {cache}, training on one text {training}")
 
 
 def _show_tensors(screen: Screen, found: "Summary", *, every: bool) -> None:

@@ -71,9 +71,8 @@ def open_source(directory: str | Path) -> Source:
     account = account_for(family, config, files.entries)
     if account.problems:
         count = f"{len(account.problems)} difference{'s' if len(account.problems) > 1 else ''}"
-        raise ConfigError(
-            f"{directory}: config.json and weights do not fit ({count}): {'; '.join(account.problems)}. Get config.json and weights of one model"
-        )
+        remedy = "Get config.json and weights of one model"
+        raise ConfigError(f"{directory}: config.json and weights do not fit ({count}): {'; '.join(account.problems)}. {remedy}")
     return Source(directory, family, config, values, files, account)
 
 

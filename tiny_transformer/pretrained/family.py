@@ -142,7 +142,8 @@ def to_hugging_face(family: Family, config: ModelConfig) -> Values:
 def unknown_entries(family: Family, values: Values) -> list[str]:
     """Entries of config.json that neither we nor the format's general part know, and that say something."""
     known = {key.theirs for key in family.keys} | {demand.theirs for demand in (*COMMON, *family.demands)} | set(family.read_only)
-    return sorted(name for name, value in values.items() if name not in known and name not in GENERAL and value not in (None, False, {}, []))
+    said = {name for name, value in values.items() if value not in (None, False, {}, [])}
+    return sorted(said - known - GENERAL)
 
 
 def _said(family: Family, again: ModelConfig, config: ModelConfig) -> list[str]:
@@ -168,18 +169,19 @@ def one_kind(values: Sequence[str], got: str) -> str | None:
     return kinds[0] if kinds else None
 
 
-GENERAL = frozenset(
-    "_name_or_path architectures attention_dropout attn_pdrop attention_probs_dropout_prob bad_words_ids begin_suppress_tokens "
-    "bos_token_id chunk_size_feed_forward classifier_dropout cross_attention_hidden_size decoder_start_token_id diversity_penalty "
-    "do_sample dtype early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty "
-    "finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout_prob id2label initializer_range "
-    "label2id language_model length_penalty max_length min_length model_type n_ctx no_repeat_ngram_size num_beam_groups num_beams "
-    "num_return_sequences output_attentions output_hidden_states output_scores pad_token_id predict_special_tokens prefix "
-    "pretraining_tp problem_type remove_invalid_values reorder_and_upcast_attn repetition_penalty resid_pdrop return_dict "
-    "return_dict_in_generate sep_token_id summary_activation summary_first_dropout summary_proj_to_labels summary_type "
-    "summary_use_proj suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype "
-    "torchscript transformers_version typical_p use_bfloat16 use_cache".split()
-)
+_GENERAL = """
+_name_or_path architectures attention_dropout attention_probs_dropout_prob attn_pdrop bad_words_ids begin_suppress_tokens
+bos_token_id chunk_size_feed_forward classifier_dropout cross_attention_hidden_size decoder_start_token_id diversity_penalty
+do_sample dtype early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout_prob id2label initializer_range
+label2id language_model length_penalty max_length min_length model_type n_ctx no_repeat_ngram_size num_beam_groups num_beams
+num_return_sequences output_attentions output_hidden_states output_scores pad_token_id predict_special_tokens prefix
+pretraining_tp problem_type remove_invalid_values reorder_and_upcast_attn repetition_penalty resid_pdrop return_dict
+return_dict_in_generate sep_token_id summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript
+transformers_version typical_p use_bfloat16 use_cache
+"""
+GENERAL = frozenset(_GENERAL.split())
 """Entries that change no logits: training, generation, bookkeeping of other programs."""
 
 

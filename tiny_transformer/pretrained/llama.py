@@ -56,8 +56,8 @@ def read_rope(values: Values) -> Values:
     check(kind in SCALINGS, f"config.json asks for rotary scaling of type {kind!r}", known, "Choose another model")
     if kind == "linear":
         more.pop("original_max_position_embeddings", None)  # it is there for information
-    strange = sorted(set(more) - set(SCALINGS[kind]))
-    check(not strange, f"config.json asks for rotary scaling {kind} with {', '.join(strange)}", "we have it without", "Choose another model")
+    strange = ", ".join(sorted(set(more) - set(SCALINGS[kind])))
+    check(not strange, f"config.json asks for rotary scaling {kind} with {strange}", "we have it without", "Choose another model")
     return {"rope_theta": theta, "rope_scaling": {"type": kind, **more}}
 
 
@@ -114,11 +114,12 @@ def _family(name: str, title: str, architecture: str, defaults: Values, *more_ke
     )
     fixed = {"norm": "rms", "norm_position": "pre", "position": "rotary", "bias": "none", "causal": True, "dropout": 0.0}
     settings: dict[str, Any] = {"read_more": read_rope, "write_more": write_rope, "fixed": fixed, **more}
+    windows = QWENS_WINDOW if settings["read_more"] is read_rope_and_window else ()
     return Family(
         name=name, title=title, architecture=architecture, keys=(*keys, *more_keys), table=TABLE, prefix="model.",
         again={"lm_head.weight": "model.embed_tokens.weight"},
         ignored=(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
-        read_only=("rope_theta", "rope_scaling", "rope_parameters", *(QWENS_WINDOW if settings["read_more"] is read_rope_and_window else ())),
+        read_only=("rope_theta", "rope_scaling", "rope_parameters", *windows),
         **settings,
     )  # fmt: skip
 

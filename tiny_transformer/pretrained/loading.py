@@ -81,10 +81,8 @@ def check_copies(source: Source) -> None:
                 differ.append(f"{name} differs from {original}")
                 break
     if differ:
-        raise ConfigError(
-            f"{source.directory}: {'; '.join(differ)}: config.json says that they are one (tie_word_embeddings). Set it to false there, or get "
-            "the weights again"
-        )
+        says = "config.json says that they are one (tie_word_embeddings)"
+        raise ConfigError(f"{source.directory}: {'; '.join(differ)}: {says}. Set it to false there, or get the weights again")
 
 
 def _same(one: Array, other: Array, kinds: tuple[str, str]) -> bool:

@@ -46,8 +46,8 @@ def _gpt2(name: str, size: int, sha256: str, *more: str) -> Remote:
     return Remote(size, sha256, (f"https://huggingface.co/{_GPT2}/{name}", f"https://hf-mirror.com/{_GPT2}/{name}", *more))
 
 
-# The digests: of vocab.json and merges.txt from the files themselves; of model.safetensors as the repository's own record of large
-# files names it at this commit, and as independent projects that pin it have computed it. A digest that were wrong would refuse, never admit.
+# The digests: of vocab.json and merges.txt from the files themselves; of model.safetensors, with its size, what independent projects that
+# pin this commit have recorded. A wrong one would refuse a file, never admit another.
 PUBLISHED: dict[str, PublishedModel] = {
     "gpt2": PublishedModel(
         "GPT-2, 124 M parameters",
@@ -87,7 +87,8 @@ def download(name: str, folder: Path | None = None, *, progress: Progress | None
     """
     check_choice("model", name, tuple(PUBLISHED))
     model, folder = PUBLISHED[name], home(name) if folder is None else folder
-    here = model.size - sum(model.files[file].size for file in (missing := _missing(model, folder)))
+    missing = _missing(model, folder)
+    here = model.size - sum(model.files[file].size for file in missing)
     for file in missing:
         try:
             transfer(model.files[file], folder / file, progress=_behind(here, model.size, progress), client=client)

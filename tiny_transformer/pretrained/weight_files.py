@@ -18,6 +18,8 @@ from tiny_transformer.pretrained.safetensors_file import Array, Entry, Safetenso
 
 NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What the weights may be called, the best first."""
+OTHERS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack")
+"""What else weights may be in: named when none of the above is there."""
 INDEX = ".index.json"
 TORCH_TYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
@@ -88,11 +90,11 @@ class WeightFiles:
     """All tensors of a directory, by their own names."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Read the headers. Raises ConfigError where weights are missing, and for an index and files that do not fit, with all differences."""
+        """Read the headers. Raises ConfigError where weights are missing, and for an index and files that do not fit: all differences."""
         directory = Path(directory)
         main = next((directory / name for name in NAMES if (directory / name).is_file()), None)
         if main is None:
-            others = sorted(path.name for path in directory.glob("*") if path.suffix in (".safetensors", ".bin", ".gguf", ".h5", ".msgpack"))
+            others = sorted(path.name for path in directory.glob("*") if path.suffix in OTHERS)
             found = f" (there is {', '.join(others[:4])})" if others else ""
             raise ConfigError(f"{directory} holds no weights{found}: they must be in {', '.join(NAMES)}. Get one of these too")
         self.main = main
