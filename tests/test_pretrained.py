@@ -288,8 +288,8 @@ PRESETS_OF = {"gpt2": "gpt2", "gpt2-xl": "gpt2", "llama2-7b": "llama", "llama3.2
 def test_presets_are_what_config_json_gives(preset, kind):
     family, config = FAMILIES[kind], PRESETS[preset]
     again = to_model_config(family, to_hugging_face(family, config))
-    config = replace(config, d_ff=config.ff_width, n_kv_heads=again.n_kv_heads)
-    assert replace(again, dropout=config.dropout, d_ff=config.d_ff) == config
+    config = replace(config, d_ff=config.ff_width, n_kv_heads=config.kv_heads, d_head=config.head_width)
+    assert replace(again, dropout=config.dropout, n_kv_heads=again.kv_heads, d_head=again.head_width) == config
 
 
 # --- the real weights -------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_a_file_of_eight_bit_numbers_is_refused(tmp_path):
 def test_names_without_the_prefix_and_buffers_and_old_spellings(tmp_path):
     config, weights, ours = theirs()
     short = {name.removeprefix("transformer."): array for name, array in weights.items()}
-    short |= {"h.0.attn.bias": np.ones((1, 1, 8, 8), np.uint8), "h.1.attn.masked_bias": np.float32(-1e4).reshape(())}
+    short |= {"h.0.attn.bias": np.ones((1, 1, 8, 8), np.uint8), "h.1.attn.masked_bias": np.array(-1e4, np.float32)}
     model, _ = load_pretrained(write(tmp_path, config, short))
     assert (model.weights()["norm.weight"].numpy() == ours["norm.weight"]).all()
     assert len(open_source(tmp_path).account.ignored) == 2
@@ -284,7 +284,7 @@ def test_an_index_that_does_not_fit_tells_all_at_once(tmp_path):
     index.write_text(json.dumps({"weight_map": changed}))
     line = problem(tmp_path)
     for words in ("three.safetensors is not there", "more is not in one.safetensors", f"{first} is not in two.safetensors",
-                  f"{second} in two.safetensors is not in the index"):  # fmt: skip
+                  f"{second} in one.safetensors is not in the index"):  # fmt: skip
         assert words in line, words
 
 

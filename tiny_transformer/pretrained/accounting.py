@@ -3,6 +3,7 @@
 Nothing but headers is read, and nothing is loaded before the whole account is right. Read before: `families.py`, `weight_files.py`.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Source:
         return notes
 
 
-def open_source(directory: str | Path) -> Source:
+def open_source(directory: str | os.PathLike[str]) -> Source:
     """Read config.json and the weights' headers of a Hugging Face directory, and account for all of it.
 
     Raises ConfigError in one line: what we can't do, by name, before the weights are looked at; then all differences at once.

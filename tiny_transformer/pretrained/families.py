@@ -19,7 +19,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     check(directory.is_dir(), f"there is no directory {directory}", "it must hold config.json and weights", "Check the path")
     try:
-        values = json.loads(file.read_bytes())
+        values: dict[str, Any] = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"{directory} has no config.json: it must say what the weights are. Get the model's config.json too") from None
     except (OSError, ValueError) as error:

@@ -13,6 +13,8 @@ from tiny_transformer.config import ConfigError, ModelConfig, check
 from tiny_transformer.pretrained.names import Rule
 
 Values = dict[str, Any]
+FILLED_IN = {"n_kv_heads": "kv_heads", "d_head": "head_width", "d_ff": "ff_width"}
+"""Where a field may be None for "the usual": what it comes to is written, since others have another usual."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Key:
 
     def write(self, config: ModelConfig) -> Any:
         """Their value. Raises ConfigError where they have no word for ours."""
-        value = getattr(config, self.ours)
+        value = getattr(config, FILLED_IN.get(self.ours, self.ours))
         if self.choices is None:
             return value
         words = [theirs for theirs, ours in self.choices.items() if ours == value]
@@ -103,6 +105,7 @@ COMMON = (
     Demand("add_cross_attention", (False,)),
     Demand("num_experts", (None, 0)),
     Demand("num_local_experts", (None, 0, 1)),
+    Demand("partial_rotary_factor", (1.0,)),
 )
 """Demands on every family; they are not written. Code of the model's own, experts, numbers of few bits: none of these."""
 
@@ -110,10 +113,11 @@ COMMON = (
 def to_model_config(family: Family, values: Values) -> ModelConfig:
     """The architecture that a config.json describes. Raises ConfigError naming the first entry that we can't follow."""
     for demand in (*COMMON, *family.demands):
-        found = values.get(demand.theirs, demand.allowed[0])
+        found = values.get(demand.theirs)
+        found = demand.allowed[0] if found is None else found
         must = f"for {family.title} we have {' or '.join(map(repr, demand.allowed))} only"
         met = any(found == allowed and isinstance(found, bool) == isinstance(allowed, bool) for allowed in demand.allowed)
-        check(met or found == {}, f"config.json asks for {demand.theirs}={_short(found)}", must, "Choose another model")
+        check(met, f"config.json asks for {demand.theirs}={_short(found)}", must, "Choose another model")
     fields: Values = {**family.fixed}
     for key in family.keys:
         if key.theirs in values or key.ours not in fields:
@@ -153,7 +157,7 @@ def _said(family: Family, again: ModelConfig, config: ModelConfig) -> list[str]:
 
 def _resolved(config: ModelConfig) -> Values:
     """The fields with defaults filled in, so that saying a default does not count as a difference. Dropout concerns training only."""
-    values = config.to_dict() | {"n_kv_heads": config.kv_heads, "d_head": config.head_width, "d_ff": config.ff_width}
+    values = config.to_dict() | {name: getattr(config, full) for name, full in FILLED_IN.items()}
     return {name: value for name, value in values.items() if name != "dropout"}
 
 

@@ -8,12 +8,14 @@ Read before: `accounting.py`, `tokenizer_files.py`.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from tiny_transformer.config import ConfigError
+from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.initialization import initial_weight
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.model import weight_shapes
@@ -40,10 +42,22 @@ def load_pretrained(
 def build(source: Source, dtype: torch.dtype = torch.float32) -> TinyTransformerLM:
     """The model of an accounted directory. Raises ConfigError where a tensor that should repeat another does not."""
     check_copies(source)
-    with torch.device("meta"):
-        model = TinyTransformerLM(source.config, seed=0)
+    model = without_memory(source.config)
     take(model, dict(tensors(source, dtype)))
     return model.eval()
+
+
+def without_memory(config: ModelConfig) -> TinyTransformerLM:
+    """The model with shapes only: no weight is there yet."""
+    with torch.device("meta"), _NotFilled():
+        return TinyTransformerLM(config, seed=0)
+
+
+class _NotFilled(TorchFunctionMode):
+    """Layers fill their weights when they are made. Without memory that is nothing, but PyTorch would load 73 MB of code for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def take(model: TinyTransformerLM, weights: Mapping[str, Tensor]) -> None:
@@ -95,7 +109,6 @@ if __name__ == "__main__":
 
     from safetensors.numpy import save_file
 
-    from tiny_transformer.config import ModelConfig
     from tiny_transformer.pretrained.family import to_hugging_face
     from tiny_transformer.pretrained.gpt2 import GPT2
     from tiny_transformer.pretrained.names import rules_of

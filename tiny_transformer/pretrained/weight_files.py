@@ -7,6 +7,7 @@ Read before: `safetensors_file.py`.
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,8 @@ class PickledFile:
         import torch
 
         tensor = self._tensors[name].detach()
-        return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        stored: Array = tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        return stored
 
     def release(self, name: str) -> None:
         """Nothing to give back: the file's pages belong to the system, or all of it had to be read at once."""
@@ -78,7 +80,9 @@ def _torch_load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} can't be read ({error.strerror or error}). Check the path") from error
     except Exception as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
+        with path.open("rb") as file:
+            pickled = zipfile.is_zipfile(file) or (file.seek(0) == 0 and file.read(1) == b"\x80")
+        if pickled and ("weights_only" in str(error) or "Weights only" in str(error)):
             raise ConfigError(f"{path} holds more than tensors, and could run code: refused. Get the model as safetensors") from error
         raise ConfigError(f"{path} is no file of PyTorch tensors, or it is damaged ({type(error).__name__}). Get it again") from error
     tensors = isinstance(content, Mapping) and all(isinstance(v, torch.Tensor) for v in content.values())
