@@ -8,12 +8,10 @@ Read before: `accounting.py`, `tokenizer_files.py`.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.initialization import initial_weight
@@ -48,16 +46,9 @@ def build(source: Source, dtype: torch.dtype = torch.float32) -> TinyTransformer
 
 
 def without_memory(config: ModelConfig) -> TinyTransformerLM:
-    """The model with shapes only: no weight is there yet."""
-    with torch.device("meta"), _NotFilled():
+    """The model with shapes only: no weight is there yet. The first time PyTorch loads 73 MB of code for it."""
+    with torch.device("meta"):
         return TinyTransformerLM(config, seed=0)
-
-
-class _NotFilled(TorchFunctionMode):
-    """Layers fill their weights when they are made. Without memory that is nothing, but PyTorch would load 73 MB of code for it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def take(model: TinyTransformerLM, weights: Mapping[str, Tensor]) -> None:
