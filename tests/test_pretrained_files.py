@@ -234,6 +234,7 @@ def damaged(content):
     yield "no dtype", again(lambda h: h["a"].pop("dtype"))
     yield "no shape", again(lambda h: h["a"].pop("shape"))
     yield "overlap", again(lambda h: h["b"].update(data_offsets=[0, 16]))
+    yield "overlap that ends where the file does", again(lambda h: h["b"].update(data_offsets=[8, 24]), body[:24])
     yield "gap", again(lambda h: h.pop("a"))
     yield "other shape", again(lambda h: h["a"].update(shape=[3, 3]))
     yield "negative", again(lambda h: h["a"].update(shape=[-2, -3]))
