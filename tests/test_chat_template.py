@@ -70,7 +70,8 @@ def test_broken_and_evil_templates_are_one_line(template, words):
 
 
 def test_without_jinja_one_line_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for name in ("jinja2", "jinja2.sandbox"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match="pip install jinja2"):
         ChatTemplate(CHATML).render(TALK)
 

@@ -115,7 +115,7 @@ class SafetensorsFile:
             raise self._damaged(f"its header can't be read: {type(error).__name__}") from error
         end = 0
         for begin, stop, name, dtype, shape in order:
-            in_turn = begin == end and min(*shape, begin, stop) >= 0 if shape else begin == end
+            in_turn = begin == end <= stop and all(length >= 0 for length in shape)
             self._check(in_turn, f"{name} does not begin where the tensor before it ends")
             if dtype in STORED:
                 must = math.prod(shape) * np.dtype(STORED[dtype]).itemsize
