@@ -303,7 +303,7 @@ def configs():
         for qk_norm, tie, types, d_head, rows in ((False, True, 0, None, ()), (True, False, 2, 6, (13,))):
             yield replace(
                 small, activation=activation, norm=norm, position=position, bias=bias, qk_norm=qk_norm, tie_weights=tie,
-                n_token_types=types, d_head=d_head, ngram_rows=rows, norm_position="post" if types else "pre",
+                n_token_types=types, causal=not types, d_head=d_head, ngram_rows=rows, norm_position="post" if types else "pre",
             )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.options import small_config
@@ -13,11 +13,14 @@ from tiny_transformer.model import TinyTransformerLM as TorchModel
 from tiny_transformer.numpy_engine.model import TinyTransformerLM, init_weights
 
 
-@pytest.mark.parametrize("option", ["gpt2", "untied", "modern", "token types"])
+@pytest.mark.parametrize("option", ["gpt2", "untied", "modern", "token types", "bert"])
+@settings(deadline=None)
 @given(more=st.integers(0, 9), seed=st.integers(0, 100))
 def test_old_logits_stay_and_new_tokens_stay_rare(option, more, seed):
-    config = small_config(option)
+    config = small_config("token types", causal=False) if option == "bert" else small_config(option)
+    draw = np.random.default_rng(seed)
     weights = {name: weight * 3 for name, weight in init_weights(config, seed).items()}
+    weights |= {name: draw.standard_normal(weights[name].shape, np.float32) for name in weights if name == "unembed.bias"}
     larger, grown = grow_vocabulary(config, weights, config.vocab_size + more)
     ids = np.random.default_rng(seed).integers(config.vocab_size, size=(2, 7))
     before, after = TinyTransformerLM(config, weights).forward(ids), TinyTransformerLM(larger, grown).forward(ids)

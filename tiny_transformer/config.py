@@ -108,7 +108,7 @@ class ModelConfig:
     logit_softcap: float | None = None
     """Squash logits smoothly into (-c, c): c tanh(logits / c)."""
     n_token_types: int = 0
-    """BERT's segment embeddings and the norm after the embeddings; 0 means neither."""
+    """BERT's segment embeddings and the norm after the embeddings, and where nothing is causal its output head; 0 means none of them."""
     ngram_rows: tuple[int, ...] = ()
     """Rows of the tables for pairs, triples, … of tokens, added to the token embedding; default: no table. vocab_size² rows hold
     every pair; fewer are shared by hash."""
@@ -187,6 +187,15 @@ class ModelConfig:
         return -(-8 * self.d_model // 96) * 32 if self.activation == "swiglu" else 4 * self.d_model
 
     @property
+    def output_head(self) -> bool:
+        """BERT's way to logits: a dense layer, the activation and a norm before the output matrix, and a bias after it.
+
+        Devlin et al. 2019 (their code; the paper is silent). No setting of its own: BERT's kind is known by its token types and
+        by not being causal.
+        """
+        return self.n_token_types > 0 and not self.causal
+
+    @property
     def n_parameters(self) -> int:
         """How many numbers the model learns; the tied output counts once. A test compares it with the built model."""
         d, linear_bias, qkv_bias = self.d_model, int(self.bias == "all"), int(self.bias != "none")
@@ -199,6 +208,7 @@ class ModelConfig:
         embeddings = d * (self.vocab_size + self.n_token_types + self.max_seq_len * int(self.position == "learned") + sum(self.ngram_rows))
         ends = norm * (int(self.norm_position == "pre") + int(self.n_token_types > 0))
         unembed = 0 if self.tie_weights else d * self.vocab_size
+        unembed += int(self.output_head) * (d * d + linear_bias * (d + self.vocab_size) + norm)
         return embeddings + self.n_layers * (attention + feed_forward + 2 * norm) + ends + unembed
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tiny_transformer.config import ModelConfig, check
 
 Array = NDArray[Any]
-TABLES = ("embeddings.token.weight", "unembed.weight")
-"""The weights with a row for each token."""
+TABLES = ("embeddings.token.weight", "unembed.weight", "unembed.bias")
+"""The weights with a row for each token, or a number."""
 
 
 def grow_vocabulary(config: ModelConfig, weights: Mapping[str, Array], vocab_size: int) -> tuple[ModelConfig, dict[str, Array]]:
@@ -39,8 +39,8 @@ def grow_vocabulary(config: ModelConfig, weights: Mapping[str, Array], vocab_siz
     for name in TABLES:
         if name in weights:
             table = weights[name]
-            mean = table.mean(0, dtype=np.float64).astype(table.dtype)  # (d_model,)
-            grown[name] = np.concatenate((table, np.tile(mean, (vocab_size - old, 1))))
+            mean = table.mean(0, keepdims=True, dtype=np.float64).astype(table.dtype)  # (1, d_model), or (1,)
+            grown[name] = np.concatenate((table, np.repeat(mean, vocab_size - old, 0)))
     return replace(config, vocab_size=vocab_size), grown
 
 

@@ -18,23 +18,35 @@ from torch.utils.checkpoint import checkpoint
 from tiny_transformer import attention, embeddings
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.embeddings import Embeddings
+from tiny_transformer.feedforward import ACTIVATIONS
 from tiny_transformer.initialization import initial_weight
 from tiny_transformer.kv_cache import KVCache
+from tiny_transformer.linear import Linear
 from tiny_transformer.normalization import make_norm
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import is_reference, reference_path
 
 
 class Unembedding(nn.Module):
-    """hidden (…, d_model) to logits (…, vocab): one matrix, its own or the token embedding's, and the soft-cap."""
+    """hidden (…, d_model) to logits (…, vocab): one matrix, its own or the token embedding's, and the soft-cap.
+
+    BERT's kind (`config.output_head`) has more: logits = norm(activation(dense(hidden))) Wᵀ + bias.
+    """
 
     def __init__(self, config: ModelConfig, token: Tensor) -> None:
         super().__init__()
         self.weight = token if config.tie_weights else nn.Parameter(torch.empty_like(token))  # tied: Press & Wolf 2017
         self.softcap = config.logit_softcap
+        head, bias = config.output_head, config.bias == "all"
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head and bias else None
+        self.dense = Linear(config.d_model, config.d_model, bias=bias) if head else None
+        self.norm = make_norm(config) if head else None
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        logits = F.linear(hidden, self.weight)  # (batch, seq, vocab)
+        if self.dense is not None and self.norm is not None:
+            hidden = self.norm(self.activation(self.dense(hidden)))  # (batch, seq, d_model)
+        logits = F.linear(hidden, self.weight, self.bias)  # (batch, seq, vocab)
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)  # Gemma 2: linear near 0, never beyond the cap
         return logits

@@ -314,8 +314,15 @@ def _activation(p: Pass) -> Both:
 def _unembed(p: Pass) -> Both:
     c, n = p.config, p.rows * p.outputs
     capped = 3 * n * c.vocab_size * (c.logit_softcap is not None)
-    there, back = _linear(Pass(c, p.rows, p.outputs, p.keys, p.outputs, p.value, p.weight), c.d_model, c.vocab_size, bias=False)
-    return there + Work(others=capped), back + Work(others=capped)
+    asked = Pass(c, p.rows, p.outputs, p.keys, p.outputs, p.value, p.weight)
+    parts = [_linear(asked, c.d_model, c.vocab_size, bias=c.output_head and c.bias == "all")]
+    if c.output_head:  # BERT's: a dense layer, the activation and a norm before
+        one, other = ACTIVATIONS[c.activation]
+        size, biases = n * c.d_model, c.d_model * (c.norm == "layer" and c.bias == "all")
+        parts += [_linear(asked, c.d_model, c.d_model, bias=c.bias == "all"), _norm(asked, size, c.norm, c.d_model, biases)]
+        parts += [(Work(0, one * size, 2 * size * p.value), Work(0, other * size, 3 * size * p.value))]
+    there, back = (sum(works, Work(others=capped)) for works in zip(*parts, strict=True))
+    return there, back
 
 
 def _loss(p: Pass) -> Both:

@@ -8,13 +8,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from tiny_transformer.cli.conversation import Conversation
 from tiny_transformer.cli.drafts import check_draft, use_draft
 from tiny_transformer.cli.engines import EngineName
 from tiny_transformer.cli.generate import read_settings
@@ -32,6 +33,7 @@ Type openings, the model continues them. RUN is a run directory or a checkpoint 
 
 An empty line continues the last text; lines that begin with a slash are
 commands (/help lists them). Ctrl-C stops a text, Ctrl-D leaves.
+A chat model that came with a template of its own (tiny import) answers messages.
 """
 
 HELP = """\
@@ -84,7 +86,9 @@ def main(argv: list[str]) -> int:
     if settings.draft is not None:
         use_draft(writer, settings.draft, settings.draft_tokens)
     with_history = sys.stdin.isatty() and _remember_lines()
-    print(f"{writer.describe()}\nType an opening; /help lists the commands{', arrow keys bring lines back' if with_history else ''}.")
+    chats = Conversation.of(writer.lineage) is not None
+    arrows = ", arrow keys bring lines back" if with_history else ""
+    print(f"{writer.describe()}\nType {'a message' if chats else 'an opening'}; /help lists the commands{arrows}.")
     Chat(writer, sampling).loop()
     return 0
 
@@ -96,6 +100,7 @@ class Chat:
         self.writer = writer
         self.first = self.settings = settings
         self.text = ""
+        self.conversation = Conversation.of(writer.lineage)
         self.transcript: list[str] = []
         self.commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: print(HELP),
@@ -134,7 +139,7 @@ class Chat:
             return False
         try:
             if not line.startswith("/"):
-                self.write(line.replace("\\n", "\n"))
+                (self.write if self.conversation is None else self.answer)(line.replace("\\n", "\n"))
             elif name in self.commands:
                 self.commands[name](value.strip())
             else:
@@ -143,6 +148,16 @@ class Chat:
             print(f"({error})")
         return True
 
+    def answer(self, said: str) -> None:
+        """A chat model's answer, to its own template's form of the whole dialogue."""
+        talk = self.conversation
+        if talk is None or not said:
+            return
+        pieces = self._show(self.writer.generator.stream(talk.prompt(said), talk.settings(self.settings)))
+        talk.keep(said, "".join(pieces).strip())
+        self.transcript.append(f"> {said}\n{talk.messages[-1]['content']}")
+        self._next_seed()
+
     def write(self, opening: str) -> None:
         """Continue an opening, or the last text when it is empty; each character is shown as soon as it is chosen."""
         prompt = opening or self.text or self.writer.prompt(None)
@@ -150,18 +165,23 @@ class Chat:
         note = prompt_note(opening, self.writer.training_text)
         if note:
             print(f"(note: {note})")
-        pieces = [prompt]
         print(visible(prompt) if opening or not self.text else "", end="", flush=True)
+        pieces = [prompt, *self._show(self.writer.generator.stream(prompt, self.settings))]
+        self.text = "".join(pieces)
+        self.transcript.append(self.text if opening else "".join(pieces[1:]))
+        self._next_seed()
+
+    def _show(self, stream: Iterator[str]) -> list[str]:
+        """Print the pieces as they come, until the end or Ctrl-C; gives those that came."""
+        pieces: list[str] = []
         try:
-            for piece in self.writer.generator.stream(prompt, self.settings):
+            for piece in stream:
                 pieces.append(piece)
                 print(visible(piece), end="", flush=True)
         except KeyboardInterrupt:
             print(" (stopped)", end="")
         print()
-        self.text = "".join(pieces)
-        self.transcript.append(self.text if opening else "".join(pieces[1:]))
-        self._next_seed()
+        return pieces
 
     def _next_seed(self) -> None:
         """The same opening twice should not give the same text twice."""
@@ -201,7 +221,7 @@ class Chat:
             print(f"(the draft so far: {self.writer.drafted.tally})")
 
     def _reset(self) -> None:
-        self.settings, self.text = self.first, ""
+        self.settings, self.text, self.conversation = self.first, "", Conversation.of(self.writer.lineage)
         print("(a new page)")
 
     def _save(self, value: str) -> None:

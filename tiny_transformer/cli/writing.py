@@ -4,7 +4,7 @@ Used by generate, chat and demo. Read before: sampling/generator.py, measures.py
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Writer:
     drafted: Any = None
     """The generator with a draft (`drafts.py`), where one is used."""
     int8: bool = False
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    """Where the checkpoint comes from."""
     _text: str | None = None
     _looked: bool = False
 
@@ -82,7 +84,7 @@ def open_writer(path: str, engine_name: str = "torch", *, int8: bool = False) ->
         from tiny_transformer.quantized import quantize_model
 
         model = quantize_model(model)
-    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8=int8)
+    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8=int8, lineage=loaded.lineage)
 
 
 def _record_beside(file: Path) -> Mapping[str, Any]:

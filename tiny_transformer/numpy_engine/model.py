@@ -13,6 +13,7 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.initialization import initial_weight
 from tiny_transformer.numpy_engine import attention, embeddings
 from tiny_transformer.numpy_engine.embeddings import embed, embed_backward
+from tiny_transformer.numpy_engine.feedforward import ACTIVATIONS
 from tiny_transformer.numpy_engine.kv_cache import KVCache
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights, linear, linear_backward
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
@@ -65,6 +66,11 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         add("norm", d, bias=norm_bias)
     if not config.tie_weights:
         add("unembed", config.vocab_size, d, bias=False)
+    if config.output_head:
+        if all_biases:
+            shapes["unembed.bias"] = (config.vocab_size,)
+        add("unembed.dense", d, d, bias=all_biases)
+        add("unembed.norm", d, bias=norm_bias)
     return shapes
 
 
@@ -76,23 +82,53 @@ def init_weights(config: ModelConfig, seed: int) -> dict[str, Array]:
 def unembed(hidden: Array, w: Weights, config: ModelConfig) -> tuple[Array, Cache]:
     """hidden (…, d_model) to logits (…, vocab): one matrix, its own or the token embedding's, and the soft-cap.
 
-    Kept: hidden, and with a soft-cap its tanh.
+    BERT's kind (`config.output_head`) has more: logits = norm(activation(dense(hidden))) Wᵀ + bias.
+    Kept: hidden, with a soft-cap its tanh, and what the head keeps.
     """
-    logits, linear_cache = linear(hidden, w, "embeddings.token" if config.tie_weights else "unembed")
+    head_cache = None
+    if config.output_head:
+        hidden, head_cache = output_head(hidden, w, config)
+    matrix, bias = w["embeddings.token.weight" if config.tie_weights else "unembed.weight"], w.get("unembed.bias")
+    own = {"unembed.weight": matrix} if bias is None else {"unembed.weight": matrix, "unembed.bias": bias}
+    logits, linear_cache = linear(hidden, own, "unembed")
     if config.logit_softcap is None:
-        return logits, (linear_cache, None, None)
+        return logits, (linear_cache, None, head_cache, config.tie_weights)
     cap = config.logit_softcap
     bent = np.tanh(logits / cap)
-    return cap * bent, (linear_cache, bent, cap)  # Gemma 2: linear near 0, never beyond the cap
+    return cap * bent, (linear_cache, bent, head_cache, config.tie_weights)  # Gemma 2: linear near 0, never beyond the cap
 
 
 def unembed_backward(dlogits: Array, cache: Cache) -> tuple[Array, Gradients]:
-    """dlogits (…, vocab) to dhidden (…, d_model) and the gradient of the matrix, under the name it was read by."""
-    linear_cache, bent, _ = cache
+    """dlogits (…, vocab) to dhidden (…, d_model) and the gradients; the matrix's is under the name it was read by."""
+    linear_cache, bent, head_cache, tied = cache
     if bent is not None:
         # y = c tanh(z / c): ∂y/∂z = c (1 - tanh²(z / c)) / c
         dlogits = dlogits * (1 - bent * bent)
-    return linear_backward(dlogits, linear_cache)
+    dhidden, gradients = linear_backward(dlogits, linear_cache)
+    if tied:
+        gradients["embeddings.token.weight"] = gradients.pop("unembed.weight")
+    if head_cache is None:
+        return dhidden, gradients
+    dhidden, of_head = output_head_backward(dhidden, head_cache)
+    return dhidden, gradients | of_head
+
+
+def output_head(hidden: Array, w: Weights, config: ModelConfig) -> tuple[Array, Cache]:
+    """What BERT's kind does before the output matrix: norm(activation(dense(hidden))). (…, d_model) to the same. Kept: each part's."""
+    activation, _ = ACTIVATIONS[config.activation]
+    dense, dense_cache = linear(hidden, w, "unembed.dense")
+    bent, bent_cache = activation(dense)
+    y, norm_cache = norm(bent, w, "unembed.norm", config)
+    return y, (config.activation, dense_cache, bent_cache, norm_cache)
+
+
+def output_head_backward(dy: Array, cache: Cache) -> tuple[Array, Gradients]:
+    """dy (…, d_model) to dhidden (…, d_model) and the gradients of the dense layer and the norm."""
+    kind, dense_cache, bent_cache, norm_cache = cache
+    _, activation_backward = ACTIVATIONS[kind]
+    dbent, of_norm = norm_backward(dy, norm_cache)
+    dhidden, of_dense = linear_backward(activation_backward(dbent, bent_cache), dense_cache)
+    return dhidden, of_norm | of_dense
 
 
 class TinyTransformerLM:

@@ -1,0 +1,46 @@
+"""Planted bugs: other people's weights, their names and config.json, files in place, BERT's head, downloads, chat templates."""
+
+from tests.planted.bug import Bug
+
+_HERE = "tiny_transformer/pretrained/"
+
+BUGS = [
+    Bug("GPT-2's output projection not turned", _HERE + "gpt2.py", 'rule("transformer.h.N.attn.c_proj.weight", "blocks.N.attention.out_proj.weight", transposed=True)', 'rule("transformer.h.N.attn.c_proj.weight", "blocks.N.attention.out_proj.weight")', "pretrained"),
+    Bug("query and key change places", _HERE + "gpt2.py", '"blocks.N.attention.W_query.weight", "blocks.N.attention.W_key.weight", "blocks.N.attention.W_value.weight"', '"blocks.N.attention.W_key.weight", "blocks.N.attention.W_query.weight", "blocks.N.attention.W_value.weight"', "pretrained"),
+    Bug("the exact GELU for GPT-2", _HERE + "gpt2.py", '"gelu_new": "gelu_tanh"', '"gelu_new": "gelu"', "pretrained"),
+    Bug("gate and up change places", _HERE + "llama.py", 'rule("model.layers.N.mlp.gate_proj.weight", "blocks.N.feedforward.gate.weight"),\n    rule("model.layers.N.mlp.up_proj.weight", "blocks.N.feedforward.up.weight")', 'rule("model.layers.N.mlp.gate_proj.weight", "blocks.N.feedforward.up.weight"),\n    rule("model.layers.N.mlp.up_proj.weight", "blocks.N.feedforward.gate.weight")', "pretrained"),
+    Bug("the norm's epsilon of another family", _HERE + "llama.py", 'Key("rms_norm_eps", "norm_eps", 1e-6)', 'Key("rms_norm_eps", "norm_eps", 1e-5)', "pretrained_config"),
+    Bug("theta inside rope_parameters not seen", _HERE + "llama.py", 'said.get("rope_theta", values.get("rope_theta", 10_000.0))', 'values.get("rope_theta", 10_000.0)', "pretrained pretrained_config"),
+    Bug("head_dim not read", _HERE + "llama.py", 'Key("head_dim", "d_head", defaults.get("head_dim"))', 'Key("head_size", "d_head", defaults.get("head_dim"))', "pretrained pretrained_config"),
+    Bug("Qwen's window on although it says off", _HERE + "llama.py", 'if values.get("use_sliding_window", False) else None', 'if values.get("use_sliding_window", True) else None', "pretrained_config"),
+    Bug("the window from one layer too late", _HERE + "llama.py", 'if layer < first else', 'if layer <= first else', "pretrained pretrained_config"),
+    Bug("Mistral's window not read", _HERE + "llama.py", 'Key("sliding_window", "window", 4096)', 'Key("window", "window", 4096)', "pretrained pretrained_config"),
+    Bug("BERT's two norms change places", _HERE + "bert.py", 'rule(LAYER + "attention.output.LayerNorm.weight", "blocks.N.norm1.weight")', 'rule(LAYER + "attention.output.LayerNorm.weight", "blocks.N.norm2.weight")', "pretrained pretrained_files"),
+    Bug("old spellings of norms not known", _HERE + "bert.py", '".beta": ".bias"', '".betas": ".bias"', "pretrained_files"),
+    Bug("a demand is not asked", _HERE + "llama.py", 'Demand("attention_bias", (False,)), Demand("mlp_bias", (False,))', 'Demand("attention_bias", (False,))', "pretrained_config"),
+    Bug("False and 0 are one to a demand", _HERE + "family.py", "met = any(found == allowed and isinstance(found, bool) == isinstance(allowed, bool) for", "met = True or any(found == allowed for", "pretrained_config"),
+    Bug("what can't be said is written all the same", _HERE + "family.py", 'unlike = [f"{name}={value!r}" for name, value in _resolved(config).items() if value != _resolved(again)[name]]', "unlike: list[str] = []", "pretrained_config"),
+    Bug("parts cut from the wrong end", _HERE + "names.py", "stacked[end - shapes[name][0] : end]", "stacked[: shapes[name][0]]", "pretrained pretrained_files"),
+    Bug("shapes not compared", _HERE + "accounting.py", "if entry.shape != must:", "if len(entry.shape) != len(must):", "pretrained_files"),
+    Bug("only the first kind of difference is told", _HERE + "accounting.py", 'problems.append(f"unexpected {name} {entry.shape}")', "pass", "pretrained_files"),
+    Bug("copies are not compared", _HERE + "loading.py", "            if not same:", "            if same is None:", "pretrained_files"),
+    Bug("half a head begins anew", _HERE + "accounting.py", "if not new or sorted(new) !=", "if not new or len(new) > len(rules) and sorted(new) !=", "pretrained_files"),
+    Bug("bfloat16 shifted by fifteen", _HERE + "safetensors_file.py", "<< 16).view", "<< 15).view", "pretrained pretrained_files"),
+    Bug("a file that is too long is accepted", _HERE + "safetensors_file.py", "self._check(end == room,", "self._check(end <= room,", "pretrained_files"),
+    Bug("overlapping tensors are accepted", _HERE + "safetensors_file.py", "begin == end <= stop and all(", "begin <= stop and all(", "pretrained_files"),
+    Bug("the whole tensor at once", _HERE + "safetensors_file.py", "CHUNK = 1 << 21", "CHUNK = 1 << 31", "pretrained_files"),
+    Bug("memory never given back", _HERE + "loading.py", "target[rows] = torch.from_numpy(widen(part[rows], entry.dtype))\n                source.files.release(name)", "target[rows] = torch.from_numpy(widen(part[rows], entry.dtype))", "pretrained_files"),
+    Bug("an index may name files anywhere", _HERE + "weight_files.py", "isinstance(name, str) and name == Path(name).name and", "isinstance(name, str) and", "pretrained_files"),
+    Bug("tensors outside the index are accepted", _HERE + "weight_files.py", "if wanted.get(tensor) != name", "if tensor in wanted and wanted[tensor] != name", "pretrained_files"),
+    Bug("pickles are trusted", _HERE + "weight_files.py", 'torch.load(path, map_location="cpu", weights_only=True, mmap=True)', 'torch.load(path, map_location="cpu", weights_only=False, mmap=True)', "pretrained_files"),
+    Bug("BERT's head without its activation", "tiny_transformer/model.py", "self.norm(self.activation(self.dense(hidden)))", "self.norm(self.dense(hidden))", "pretrained numpy_pairs"),
+    Bug("the head's norm gets no gradient by hand", "tiny_transformer/numpy_engine/model.py", "dbent, of_norm = norm_backward(dy, norm_cache)", "dbent, of_norm = dy, norm_backward(dy, norm_cache)[1]", "pretrained numpy_pairs"),
+    Bug("new tokens without a bias", "tiny_transformer/growing.py", '"unembed.weight", "unembed.bias")', '"unembed.weight")', "growing"),
+    Bug("the whole file's digest is not GPT-2's", _HERE + "published.py", '"196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"', '"196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636784"', "pretrained_download"),
+    Bug("another file is overwritten", _HERE + "published.py", 'check(not other, f"{folder} has another', 'check(True, f"{folder} has another', "pretrained_download"),
+    Bug("the answers' end is no stop", "tiny_transformer/cli/conversation.py", "stop=(*settings.stop, end)", "stop=settings.stop", "chat_template"),
+    Bug("only the last message is asked", "tiny_transformer/cli/conversation.py", 'self.template.render([*self.messages, {"role": "user"', 'self.template.render([{"role": "user"', "chat_template"),
+    Bug("templates outside the sandbox", _HERE + "chat_template.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment", "from jinja2 import Environment as ImmutableSandboxedEnvironment", "chat_template"),
+    Bug("blocks keep their line ends", _HERE + "chat_template.py", "trim_blocks=True, ", "", "chat_template"),
+    Bug("BERT always in small letters", _HERE + "tokenizer_files.py", '{**BERT_NORMALIZER, "lowercase": lower}', '{**BERT_NORMALIZER, "lowercase": True}', "pretrained_cli"),
+]
