@@ -23,7 +23,7 @@ from tiny_transformer.model import TinyTransformerLM
         ("llama2-7b", 6_738_415_616),
         ("llama3-8b", 8_030_261_248),
         ("llama3.2-1b", 1_235_814_400),
-        ("bert-base", 108_891_648),  # transformers' BertModel: 109,482,240 with a pooler of 590,592
+        ("bert-base", 109_514_298),  # transformers' BertForMaskedLM; BertModel has a pooler of 590,592 in place of the head of 622,650
     ],
 )
 def test_published_parameter_counts(name, count):

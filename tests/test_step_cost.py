@@ -123,6 +123,7 @@ def test_the_rule_of_six(name):
     with torch.device("meta"):
         model = TinyTransformerLM(replace(config, max_seq_len=seq))
     matrices = sum(p.numel() for p in model.blocks.parameters() if p.dim() == 2) + config.vocab_size * config.d_model
+    matrices += config.d_model**2 if config.output_head else 0
     attention_part = 12 * config.n_layers * config.n_heads * config.head_width * seq * tokens
     flop = step_cost.step_flop(config, rows, seq)
     assert flop == 6 * matrices * tokens + attention_part

@@ -20,8 +20,8 @@ BUGS = [
     Bug(
         "corpus does not replace data",
         "tiny_transformer/cli/settings.py",
-        '    return {"data": None} if "corpus" in asked and "data" not in asked else {}',
-        "    return {}",
+        '        changes = dict.fromkeys({"corpus", "data"} - asked)',
+        "        changes = {}",
         "cli errors tools recipes",
     ),
     Bug(

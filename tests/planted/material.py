@@ -20,9 +20,9 @@ BUGS = [
     Bug("no end between documents", f"{T}/cli/data_tokenize.py", 'if settings.document_separator is not None and settings.tokenizer != "wordpiece" else None', "if False else None", "training_material"),
     Bug("a word called kind makes it ours", f"{T}/tokenization/files.py", 'isinstance(values.get("kind"), str)', '"kind" in values', "training_material"),
     Bug("a word called model makes it theirs", f"{T}/tokenization/files.py", 'isinstance(values.get("model"), dict)', '"model" in values', "training_material"),
-    Bug("new tokens begin at zero", f"{T}/growing.py", "np.tile(mean, (vocab_size - old, 1))", "np.tile(mean * 0, (vocab_size - old, 1))", "growing"),
-    Bug("new tokens first", f"{T}/growing.py", "np.concatenate((table, np.tile(", "np.concatenate((table[::-1], np.tile(", "growing"),
-    Bug("output layer forgotten", f"{T}/growing.py", 'TABLES = ("embeddings.token.weight", "unembed.weight")', 'TABLES = ("embeddings.token.weight",)', "growing"),
+    Bug("new tokens begin at zero", f"{T}/growing.py", "np.repeat(mean, vocab_size - old, 0)", "np.repeat(mean * 0, vocab_size - old, 0)", "growing"),
+    Bug("new tokens first", f"{T}/growing.py", "np.concatenate((table, np.repeat(", "np.concatenate((table[::-1], np.repeat(", "growing"),
+    Bug("output layer forgotten", f"{T}/growing.py", 'TABLES = ("embeddings.token.weight", "unembed.weight", "unembed.bias")', 'TABLES = ("embeddings.token.weight", "unembed.bias")', "growing"),
     Bug("a NumPy run says it used PyTorch", f"{T}/run.py", '"torch": None if torch is None else torch.__version__', '"torch": "2.0"', "numpy_training run"),
     Bug("weights of the last checkpoint for a NumPy run", f"{T}/run.py", '"best.pt", "best.safetensors", "last.pt", "last.safetensors"', '"best.pt", "last.safetensors", "last.pt", "best.safetensors"', "numpy_training run"),
 ]
