@@ -25,6 +25,14 @@ SYMBOLS = "\n abcdefghijklmno"  # 17, as many as the small model has
 GREEDY = SampleConfig(temperature=0, max_tokens=40)
 
 
+@pytest.fixture(autouse=True, params=["C", "PyTorch"])
+def engine(request, monkeypatch):
+    """Every test here holds for both forms of the step; without a compiler both are PyTorch's."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr("tiny_transformer.sampling.decode_step.native_step", lambda model, cache: None)
+    return request.param
+
+
 def with_biases(model):
     """Biases start as zeros, which would hide one that is forgotten."""
     generator = torch.Generator().manual_seed(5)

@@ -3,6 +3,7 @@
 Writing a text is this step, once per token, and nothing else counts. What a step of `model.hidden` decides anew every time is
 decided once here: queries, keys and values are one product, weights lie as the processor reads them fastest, a window is a slice
 and not a mask, shared keys are not copied, and nothing is checked. A token then takes little more than reading the weights.
+Where there is a C compiler, the same step as one call takes this one's place (`native_step.py`).
 Left out: first readings of several tokens (`decoder.py`), GPUs. Read before: `transformer_block.py`, `multi_head.py`, `packed.py`.
 """
 

@@ -3,7 +3,7 @@
 A product of one or a few rows with a large matrix, one per layer and token, is what generation consists of. PyTorch's usual
 product reads the matrix as it lies; oneDNN's can read a copy that is rearranged once (that is what `torch.compile` does with
 frozen weights): the same numbers up to rounding, in about three quarters of the time. It costs a second copy of the weights
-while the text is written. Left out: GPUs, other number formats. Read before: `quantized.py`.
+while the text is written. Left out: GPUs, other number formats, the whole step in C (`native_step.py`). Read before: `quantized.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

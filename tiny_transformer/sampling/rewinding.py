@@ -1,7 +1,8 @@
 """One text and a cache that can go back: the logits behind any of its last tokens, with only what is new being read.
 
 A guess that is rejected leaves keys and values of a text that never came to be. Nothing has to be undone for that: the reader
-compares the text it is asked about with the text it has read, goes back to where they part, and reads the rest. The edge of the
+compares the text it is asked about with the text it has read, goes back to where they part, and reads the rest: by the step in C
+where there is one (`native_step.py`), so that several guesses cost little more than one token. The edge of the
 context is the usual one, so the logits are those of `decoder.naive_logits`.
 
 Left out: batches (`decoder.py`); rows that accept different numbers of guesses would each need a length of their own.
