@@ -38,7 +38,10 @@ _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = (*((name, _POINTER) for name in ("weight", "values", "scales", "bias")), *((name, _INT) for name in ("outputs", "inputs", "width")))
+    _fields_ = (
+        *((name, _POINTER) for name in ("weight", "values", "scales", "bias")),
+        *((name, _INT) for name in ("outputs", "inputs", "width")),
+    )
 
 
 class _Norm(ctypes.Structure):
@@ -166,8 +169,8 @@ class NativeStep:
         packed[out // width * width * columns :] = 0
         first = 0
         for matrix, _ in parts:
-            pack = self._c.pack_floats if kind == torch.float32 else self._c.pack_bytes
-            pack(matrix.detach().contiguous().data_ptr(), packed.data_ptr(), first, matrix.size(0), columns, width, self._threads)
+            pack, dense = self._c.pack_floats if kind == torch.float32 else self._c.pack_bytes, matrix.detach().contiguous()
+            pack(dense.data_ptr(), packed.data_ptr(), first, matrix.size(0), columns, width, self._threads)
             first += matrix.size(0)
         scales = [scale for _, scale in parts if scale is not None]
         if not scales:

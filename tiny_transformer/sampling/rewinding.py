@@ -72,7 +72,7 @@ class RewindingReader:
         kept = self._rewind(window[: len(window) - last])  # the last ones are read again: their logits are wanted
         with evaluating(self.model):
             new = torch.tensor([window[kept:]], device=self.model.device)
-            if self._step is not None and 0 < kept and new.size(1) <= MOST_ITEMS and not is_plain():
+            if self._step is not None and kept > 0 and new.size(1) <= MOST_ITEMS and not is_plain():
                 logits: Tensor = self._step(new[0])[-last:]
                 self._seen = window
                 return logits

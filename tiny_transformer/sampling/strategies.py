@@ -177,7 +177,8 @@ def pick(logits: Tensor, previous_ids: Tensor | None, config: SampleConfig, u: T
     """
     if logits.device.type == "cpu" and logits.dtype == torch.float32 and logits.numel() <= FEW:
         before = None if previous_ids is None else previous_ids.numpy()
-        return torch.from_numpy(np.asarray(by_numpy.pick(logits.detach().numpy(), before, config, u.numpy() if isinstance(u, Tensor) else u)))
+        height = u.numpy() if isinstance(u, Tensor) else u
+        return torch.from_numpy(np.asarray(by_numpy.pick(logits.detach().numpy(), before, config, height)))
     if config.repetition_penalty != 1 and previous_ids is not None:
         logits = repetition_penalty(logits, previous_ids, config.repetition_penalty)
     if config.temperature < SMALLEST_TEMPERATURE:
