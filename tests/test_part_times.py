@@ -328,7 +328,7 @@ def test_the_parts_of_a_token_by_the_prepared_step(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-def test_the_parts_of_a_token_by_the_step_in_c(monkeypatch):
+def test_the_parts_of_a_token_by_the_step_in_c(real_clock, monkeypatch):
     """It tells the moments itself; together they are the whole token, and the choice of the token is one of them."""
     decoders, keep = [], generator.Decoder
     monkeypatch.setattr(generator, "Decoder", lambda *args: decoders.append(keep(*args)) or decoders[-1])
