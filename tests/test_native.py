@@ -1,9 +1,14 @@
 """The step in C against the model: every architecture, one token of many texts, many tokens of one; and going on without it."""
 
+import copy
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some_of
 
 from tests.opinionated import opinionated
 from tests.options import OPTIONS
@@ -11,10 +16,10 @@ from tests.test_decode_step import with_biases
 from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.quantized import quantize_model
-from tiny_transformer.sampling import native
+from tiny_transformer.sampling import native, native_weights
 from tiny_transformer.sampling.decode_step import DecodeStep
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate
-from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, native_step
+from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, declared, native_step
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
 
@@ -94,6 +99,26 @@ def test_a_number_depends_on_nothing_beside_it_to_the_last_bit(bits):
 
 
 @compiled
+@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize("padding", [None, [0, 3, 4]], ids=["even", "padded"])
+@pytest.mark.parametrize("sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"d_head": 12}], ids=str)
+@torch.inference_mode()
+def test_heads_are_dealt_out_among_threads_without_changing_a_bit(sizes, padding, threads):
+    model, ids = with_biases(opinionated("modern", **{"n_heads": 4, "n_kv_heads": 4, **sizes})), some(3, 9)
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(1)
+            step = read(model, ids[:, :5], padding=padding)
+            torch.set_num_threads(count)
+            step = native_step(model, step.cache)
+            results.append(torch.stack([step(ids[:, column]) for column in range(5, 9)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@compiled
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "relu2", "swiglu"])
 @torch.inference_mode()
 def test_nan_stays_nan_and_large_numbers_stay_finite(activation):
@@ -141,6 +166,96 @@ def test_weights_that_lie_apart_are_read_right():
         layer = model.blocks[0].attention.W_query
         layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t(), requires_grad=False)
         torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
+
+
+def copies(model):
+    return native_weights._of[model]
+
+
+CHANGES = {
+    "one number": lambda model: model.blocks[1].feedforward.down.weight.data[3, 5].add_(0.5),
+    "all signs": lambda model: [parameter.data.neg_() for parameter in model.blocks[0].attention.out_proj.parameters()],
+    "two numbers change places": lambda model: model.unembed.weight.data.copy_(model.unembed.weight.data.flip(1)),
+    "a bias, by NumPy": lambda model: model.blocks[0].feedforward.up.bias.detach().numpy().__iadd__(0.5),
+    "a new layer": lambda model: setattr(model.blocks[0].feedforward, "up", copy.deepcopy(model.blocks[1].feedforward.up)),
+}
+
+
+@compiled
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("bits", [None, 8])
+def test_copied_weights_are_kept_until_one_changes(change, bits):
+    model, ids = with_biases(opinionated()), some(1, 8)
+    model = model if bits is None else quantize_model(model, bits)
+    if bits and change in ("one number", "all signs"):
+        pytest.skip("these change weights that are rounded here")
+    with torch.inference_mode(), reference_path():
+        read(model, ids[:, :7])
+        first = copies(model)
+        assert native_step(model, KVCache(model.config, 2)) is not None and copies(model) is first
+    CHANGES[change](model)
+    with torch.inference_mode(), reference_path():
+        expected, step = model(ids)[0, 7:], read(model, ids[:, :7])
+        assert copies(model) is not first
+        torch.testing.assert_close(step(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
+
+
+@compiled
+def test_rounded_weights_that_change_are_copied_again():
+    model, ids = quantize_model(with_biases(opinionated())), some(1, 8)
+    for tensor in (model.blocks[0].feedforward.up.scales, model.blocks[1].feedforward.down.values):
+        with torch.inference_mode(), reference_path():
+            read(model, ids[:, :7])
+            tensor.data.mul_(-1)
+            torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), model(ids)[0, 7:], atol=2e-5, rtol=1e-5)
+
+
+@compiled
+def test_a_text_being_written_keeps_its_copies():
+    model, ids = opinionated(), some(1, 8)
+    with torch.inference_mode():
+        step = read(model, ids[:, :7])
+        before = step(ids[0, 7:])
+        model.blocks[0].feedforward.up.weight.data.neg_()
+        read(model, ids[:, :7])
+        step.cache.rewind(7)
+        assert torch.equal(step(ids[0, 7:]), before)
+
+
+@compiled
+def test_copied_weights_go_with_their_model():
+    model = opinionated()
+    native_step(model, KVCache(model.config, 1))
+    tensors = [weakref.ref(tensor) for tensor in copies(model).kept]
+    assert tensors
+    del model
+    gc.collect()
+    assert all(tensor() is None for tensor in tensors)
+
+
+@compiled
+@settings(deadline=None, max_examples=60)
+@given(some_of.data())
+def test_a_fingerprint_is_of_every_byte_at_its_place(data):
+    c = declared(native.library())
+    sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 512, 520, 65_536, 65_537, 140_000]), min_size=1, max_size=3))
+    tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)) for size in sizes]
+    before = native_weights._fingerprint(tensors, c, 1)
+    assert before == native_weights._fingerprint([tensor.clone() for tensor in tensors], c, 3)
+    places = [(i, tensor) for i, tensor in enumerate(tensors) if len(tensor)]
+    if places:
+        _, tensor = data.draw(some_of.sampled_from(places))
+        wanted = data.draw(some_of.lists(some_of.integers(0, len(tensor) - 1), min_size=1, max_size=3, unique=True))
+        tensor[wanted] ^= data.draw(some_of.sampled_from([1, 16, 128]))
+        assert native_weights._fingerprint(tensors, c, 1) != before
+
+
+@compiled
+def test_a_fingerprint_tells_orders_apart():
+    c, parts = declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
+    orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
+    assert len({native_weights._fingerprint([order], c, 1) for order in orders}) == 4
+    assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9
 
 
 @compiled

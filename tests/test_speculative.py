@@ -331,13 +331,14 @@ def test_the_prepared_step_reads_guesses_too(option, monkeypatch):
     reader.logits([1, 2, 3])
     monkeypatch.setattr(model, "hidden", None)  # from here on only the step may read
     for text, last in (([1, 2, 3, 4, 5, 6], 3), ([1, 2, 3, 4, 9], 1), ([1, 2, 3, 4, 9, 7, 8, 1, 1], 4), ([1, 2, 5, 5], 2)):
-        expected = [model.unembed(hidden_of(model, text[: len(text) - back]))[:, -1] for back in reversed(range(last))]
+        expected = [logits_behind(model, text[: len(text) - back]) for back in reversed(range(last))]
         torch.testing.assert_close(reader.logits(text, last), torch.cat(expected), atol=2e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
-def hidden_of(model, text):
-    return type(model).hidden(model, torch.tensor([text]))
+def logits_behind(model, text):
+    """(1, vocab), by the class's own `hidden`, whatever stands in the model's place."""
+    return model.unembed(type(model).hidden(model, torch.tensor([text])))[:, -1]
 
 
 def test_checking_guesses_and_writing_one_by_one_agree_to_the_last_bit():

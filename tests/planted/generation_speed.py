@@ -7,6 +7,7 @@ PACKED = "tiny_transformer/sampling/packed.py"
 QUANTIZED = "tiny_transformer/quantized.py"
 NATIVE = "tiny_transformer/sampling/native.py"
 WHOLE = "tiny_transformer/sampling/native_step.py"
+WEIGHTS = "tiny_transformer/sampling/native_weights.py"
 C = "tiny_transformer/sampling/whole_step.c"
 
 BUGS = [
@@ -58,8 +59,18 @@ BUGS = [
     Bug("tokens that do not fit are written", WHOLE, "> cache.max_len or (n", "> cache.max_len + 99 or (n", "native"),
     Bug("sinusoidal tokens are not scaled", WHOLE, "math.sqrt(config.d_model) if sinusoidal else 1.0", "1.0", "native"),
     Bug("angles beyond the table", WHOLE, "cache.max_len <= len(table)", "True", "native"),
-    Bug("weights that lie apart are read as they lie", WHOLE, "matrix.detach().contiguous()\n", "matrix.detach()\n", "native"),
-    Bug("a copy is gone before it is read", WHOLE, "pack(dense.data_ptr(), packed", "pack(matrix.detach().contiguous().data_ptr(), packed", "native"),
+    Bug("weights that lie apart are read as they lie", WEIGHTS, "dense = weight.detach().contiguous()", "dense = weight.detach()", "native"),
+    Bug("a copy is gone before it is read", WEIGHTS, "pack(dense.data_ptr(), packed", "pack(weight.detach().contiguous().data_ptr(), packed", "native"),
+    Bug("changed weights go unseen", WEIGHTS, "if found is not None and found.key == key:", "if found is not None:", "native"),
+    Bug("weights are copied for every text", WEIGHTS, "if found is not None and found.key == key:", "if False:", "native"),
+    Bug("changed biases go unseen", WEIGHTS, "for tensor in chain.from_iterable(chain.from_iterable(sources))]", "for joined in sources for tensor in joined.weights]", "native"),
+    Bug("copies outlive their model", WEIGHTS, "WeakKeyDictionary[nn.Module, PackedWeights] = WeakKeyDictionary()", "dict[nn.Module, PackedWeights] = {}", "native"),
+    Bug("signs cancel in a fingerprint", C, "state[i] = (s << 13 | s >> 19) * 0x9e3779b1u;", "state[i] = s * 0x9e3779b1u;", "native"),
+    Bug("a fingerprint leaves out the last bytes", C, "    if (i < bytes) stir(state, last);\n", "", "native"),
+    Bug("chunks of a fingerprint have no places", C, " + mixed((uint64_t)chunk));", ");", "native"),
+    Bug("a thread takes the keys of another's heads", C, "(part - 1) * m->kv_heads : 0) * m->d_head + begin * each", "(part - 1) * m->kv_heads : 0) * m->d_head", "native"),
+    Bug("heads of half a block are dealt out", C, " && m->kv_heads / threads * m->d_head % qkv->width == 0", "", "native"),
+    Bug("texts and heads mixed up", C, "row * items, items, row, work / texts, column", "row * items, items, row, work % m->kv_heads, column", "native decode_step"),
     Bug("the parts of a token one too late", WHOLE, "PARTS[index % len(PARTS)]", "PARTS[(index + 1) % len(PARTS)]", "native part_times"),
     Bug("C listens on after the profile", STEP, "                self.native.listener = None", "                pass", "part_times"),
     Bug("guesses are read the slow way", "tiny_transformer/sampling/rewinding.py", "kept > 0 and new.size(1)", "kept < 0 and new.size(1)", "speculative"),

@@ -1,20 +1,19 @@
 """`whole_step.c` for one model and one cache: which models it knows, its structs filled in, and the call.
 
-The matrices are copied, once per text, into the order in which the C reads them, from end to end; all else is read where it lies.
+The matrices are read from copies that lie as the C wants them (`native_weights.py`), all else where it lies.
 It knows every architecture of `config.py` with float32 weights (or rounded ones, `quantized.py`) on a processor; embeddings with
 pairs of tokens or token types are left to the model.
-Left out: which step is taken when (`decode_step.py`). Read before: `decode_step.py` (the same in PyTorch), `native.py`.
+Left out: which step is taken when (`decode_step.py`). Read before: `decode_step.py` (the same in PyTorch), `native.py`, `native_weights.py`.
 """
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tiny_transformer.feedforward import FeedForward
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.multi_head import MultiHeadAttention
@@ -22,6 +21,7 @@ from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native import library
+from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights
 
 MOST_ITEMS = 64
 """More tokens at once than this are work for PyTorch's products."""
@@ -37,13 +37,6 @@ Listener = Callable[[str, float], None]
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        *((name, _POINTER) for name in ("weight", "values", "scales", "bias")),
-        *((name, _INT) for name in ("outputs", "inputs", "width")),
-    )
-
-
 class _Norm(ctypes.Structure):
     _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("eps", _FLOAT), ("kind", ctypes.c_int32))
 
@@ -51,7 +44,7 @@ class _Norm(ctypes.Structure):
 class _Block(ctypes.Structure):
     _fields_ = (
         *((name, _Norm) for name in ("norm1", "norm2", "q_norm", "k_norm")),
-        *((name, _Matrix) for name in ("qkv", "project", "gate", "up", "down")),
+        *((name, Matrix) for name in ("qkv", "project", "gate", "up", "down")),
         ("keys", _POINTER), ("values", _POINTER),
     )  # fmt: skip
 
@@ -62,7 +55,7 @@ class _Model(ctypes.Structure):
         *((name, _INT) for name in ("window", "vocab", "pre", "activation", "threads")),
         ("token_scale", _FLOAT), ("softcap", _FLOAT),
         *((name, _POINTER) for name in ("token", "position", "cosines", "sines", "slopes")),
-        ("norm", _Norm), ("unembed", _Matrix), ("blocks", _POINTER),
+        ("norm", _Norm), ("unembed", Matrix), ("blocks", _POINTER),
     )  # fmt: skip
 
 
@@ -75,7 +68,8 @@ class NativeStep:
         self._threads = torch.get_num_threads()
         self.listener: Listener | None = None
         self._kept: list[Tensor] = []  # what the C points at
-        self._blocks = (_Block * len(model.blocks))(*map(self._block, range(len(model.blocks))))
+        self._weights = packed_weights(model, c, self._threads)
+        self._blocks = (_Block * len(model.blocks))(*map(self._block, range(len(model.blocks)), self._weights.blocks))
         self._struct = self._model()
         self._own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
         self._pointer = ctypes.addressof(self._struct)
@@ -133,49 +127,21 @@ class NativeStep:
             math.sqrt(config.d_model) if sinusoidal else 1.0, config.logit_softcap or 0.0,
             self._at(embeddings.token.weight), self._at(position),
             *(self._at(getattr(model, name, None)) for name in ("cosines", "sines", "slopes")),
-            self._norm(model.norm), self._matrix([(model.unembed.weight, None)], None), ctypes.addressof(self._blocks),
+            self._norm(model.norm), self._weights.unembed, ctypes.addressof(self._blocks),
         )  # fmt: skip
 
-    def _block(self, layer: int) -> _Block:
+    def _block(self, layer: int, packed: PackedBlock) -> _Block:
         block = cast(Any, self.model.blocks[layer])
         attention: MultiHeadAttention = block.attention
-        network: FeedForward = block.feedforward
-        heads = [attention.W_query, attention.W_key, attention.W_value]
-        layers = (heads, [attention.out_proj], [network.gate] if network.gate is not None else [], [network.up], [network.down])
         cache = self.cache.layers[layer]
         norms = (block.norm1, block.norm2, attention.q_norm, attention.k_norm)
-        return _Block(*map(self._norm, norms), *map(self._linears, layers), self._at(cache.keys), self._at(cache.values))
+        return _Block(*map(self._norm, norms), *packed, self._at(cache.keys), self._at(cache.values))
 
     def _norm(self, norm: Any) -> _Norm:
         if not isinstance(norm, LayerNorm | RMSNorm):
             return _Norm()
         bias = norm.bias if isinstance(norm, LayerNorm) else None
         return _Norm(self._at(norm.weight), self._at(bias), norm.eps, 1 if isinstance(norm, LayerNorm) else 2)
-
-    def _linears(self, layers: Sequence[nn.Linear | QuantizedLinear]) -> _Matrix:
-        """Layers that read the same, as one product."""
-        if not layers:
-            return _Matrix()
-        matrices = [(layer.values, layer.scales) if isinstance(layer, QuantizedLinear) else (layer.weight, None) for layer in layers]
-        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        return self._matrix(matrices, torch.cat(biases) if biases else None)
-
-    def _matrix(self, parts: Sequence[tuple[Tensor, Tensor | None]], bias: Tensor | None) -> _Matrix:
-        """Matrices below each other, (values, scales) or (weight, None), in blocks of rows."""
-        out, columns, kind = sum(matrix.size(0) for matrix, _ in parts), parts[0][0].size(1), parts[0][0].dtype
-        width = self._c.width_for(out, self._threads)
-        packed = torch.empty(-(-out // width) * width * columns, dtype=kind)
-        self._c.in_large_pages(packed.data_ptr(), packed.nbytes)
-        packed[out // width * width * columns :] = 0
-        first = 0
-        for matrix, _ in parts:
-            pack, dense = self._c.pack_floats if kind == torch.float32 else self._c.pack_bytes, matrix.detach().contiguous()
-            pack(dense.data_ptr(), packed.data_ptr(), first, matrix.size(0), columns, width, self._threads)
-            first += matrix.size(0)
-        scales = [scale for _, scale in parts if scale is not None]
-        if not scales:
-            return _Matrix(self._at(packed), None, None, self._at(bias), out, columns, width)
-        return _Matrix(None, self._at(packed), self._at(torch.cat(scales)), self._at(bias), out, columns, width)
 
     def _at(self, tensor: Tensor | None) -> int | None:
         """Where the numbers lie. They are kept alive; those that do not lie side by side are copied."""
@@ -206,6 +172,7 @@ def declared(c: Any) -> Any:
         ("run", ctypes.c_int, [_POINTER, _INT, _INT, *[_POINTER] * 6]),
         ("scratch", _INT, [_POINTER, _INT]),
         ("width_for", _INT, [_INT, _INT]),
+        ("fingerprint", ctypes.c_uint64, [_POINTER, _POINTER, _INT, _INT]),
         ("in_large_pages", None, [_POINTER, _INT]),
         ("pack_floats", None, [_POINTER, _POINTER, *[_INT] * 5]),
         ("pack_bytes", None, [_POINTER, _POINTER, *[_INT] * 5]),

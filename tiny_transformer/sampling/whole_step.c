@@ -2,7 +2,7 @@
 
    All items (the new token of each of several texts, or several new tokens of one text) go through a layer together, so that every
    weight is read once for all of them; threads share a product by its outputs and the attention by heads, and wait for each other
-   five times per layer. Each number is added up in an order of its own that depends neither on the number of items nor on that of
+   four times per layer (five where heads can't be dealt out evenly). Each number is added up in an order of its own that depends neither on the number of items nor on that of
    threads: a text is the same to the last bit whether it is written alone, in a batch, or checked several tokens at a time.
    `native_step.py` fills in the structs and says when this may be used. Letters: n items, d_model, heads, kv_heads, d_head. */
 
@@ -199,11 +199,10 @@ INLINE void my_outputs(const Matrix *m, int me, int threads, int64_t *first, int
     share(m->out, m->width, me, threads, first, end);
 }
 
-/* y (n, out) = x (n, in) Wᵀ + bias (+ stream), this thread's outputs. */
-APART void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads) {
+/* y (n, out) = x (n, in) Wᵀ + bias (+ stream), the outputs from o, where a block begins, up to, but without, `end`. */
+APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int64_t o, int64_t end) {
     float sums[4 * 4 * LANES];
-    int64_t o, end;
-    for (my_outputs(m, me, threads, &o, &end); o < end; o += m->width) {
+    for (; o < end; o += m->width) {
         int64_t here = end - o < m->width ? end - o : m->width;
         for (int64_t r = 0; r < n; r += 4) {
             int R = n - r < 4 ? (int)(n - r) : 4;
@@ -219,6 +218,13 @@ APART void product(const Matrix *m, const float *x, int64_t n, float *y, const f
             }
         }
     }
+}
+
+/* This thread's outputs of a product. */
+static void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads) {
+    int64_t first, end;
+    my_outputs(m, me, threads, &first, &end);
+    outputs(m, x, n, y, stream, first, end);
 }
 
 /* How many rows of a matrix make a block: four vectors, or one where threads would be left without work. */
@@ -254,6 +260,56 @@ void in_large_pages(char *memory, int64_t bytes) {
 /* Rows `first`, … of the blocks at `to`, from a matrix (rows, in). */
 PACK(pack_floats, float)
 PACK(pack_bytes, int8_t)
+
+/* ---- whether weights are still the same ---- */
+
+#define CHUNK 65536
+#define STREAMS 8
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
+enum { ROUND = STREAMS * 4 * LANES };
+
+INLINE uint64_t mixed(uint64_t x) { /* every bit of x goes into every bit of this, and no two x give the same */
+    x = (x ^ x >> 32) * 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 29) * 0xd6e8feb86659fd93u;
+    return x ^ x >> 32;
+}
+
+INLINE void stir(words *state, const char *p) {
+#pragma GCC unroll 8
+    for (int i = 0; i < STREAMS; i++) {
+        words s = state[i] ^ *(const words *)(p + i * 4 * LANES);
+        state[i] = (s << 13 | s >> 19) * 0x9e3779b1u; /* turned, or the highest bits of two numbers could cancel */
+    }
+}
+
+/* One number for up to CHUNK bytes: two chunks that differ in one place never share theirs, others once in 2^32 at the most. */
+APART uint64_t chunk_print(const char *p, int64_t bytes) {
+    words state[STREAMS];
+    char last[ROUND] = {0};
+    int64_t i = 0;
+    for (int j = 0; j < STREAMS; j++) state[j] = (words){0} + (uint32_t)j;
+    for (; i + ROUND <= bytes; i += ROUND) stir(state, p + i);
+    memcpy(last, p + i, (size_t)(bytes - i));
+    if (i < bytes) stir(state, last);
+    uint64_t all = (uint64_t)bytes;
+    for (int j = 0; j < STREAMS; j++)
+        for (int lane = 0; lane < LANES; lane++) all = mixed(all ^ state[j][lane]);
+    return all;
+}
+
+/* One number for all that lies at these places: read as fast as memory gives it, the same for every number of threads. */
+uint64_t fingerprint(const char *const *places, const int64_t *bytes, int64_t count, int64_t threads) {
+    uint64_t all = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : all)
+    {
+        int64_t me = omp_get_thread_num(), crew = omp_get_num_threads(), chunk = 0;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t from = 0; from < bytes[i]; from += CHUNK, chunk++)
+                if (chunk % crew == me)
+                    all += mixed(chunk_print(places[i] + from, bytes[i] - from < CHUNK ? bytes[i] - from : CHUNK) + mixed((uint64_t)chunk));
+    }
+    return all;
+}
 
 /* ---- norms ---- */
 
@@ -391,6 +447,11 @@ static void normalise_all(const Norm *norm, const float *x, float *y, int64_t n,
     for (int64_t i = 0; i < n; i++) normalise(norm, x + i * d, y + i * d, d);
 }
 
+/* Whether every thread can work out the queries, keys and values of its own heads, in whole blocks: then it waits for no other. */
+static int own_heads(const Model *m, const Matrix *qkv, int threads) {
+    return m->kv_heads % threads == 0 && m->kv_heads / threads * m->d_head % qkv->width == 0;
+}
+
 /* How many floats `run` wants to write in between, for n items. */
 int64_t scratch(const Model *m, int64_t n) {
     int64_t heads = (m->heads + 2 * m->kv_heads) * m->d_head;
@@ -426,13 +487,25 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
             const Norm none = {0, 0, 0, NO_NORM};
             normalise_all(m->pre ? &block->norm1 : &none, x, normed, n, d);
             note(moments, me, layer, QKV);
-            product(&block->qkv, normed, n, qkv, 0, me, threads);
+            int64_t texts = n / items, groups = m->kv_heads / threads, begin = groups * me;
+            if (own_heads(m, &block->qkv, threads)) {
+                for (int part = 0; part < 3; part++) { /* queries, keys, values */
+                    int64_t each = (part ? 1 : m->heads / m->kv_heads) * m->d_head;
+                    first = (part ? m->heads + (part - 1) * m->kv_heads : 0) * m->d_head + begin * each;
+                    outputs(&block->qkv, normed, n, qkv, 0, first, first + groups * each);
+                }
+                note(moments, me, layer, ATTENTION);
+                first = begin * texts;
+                end = first + groups * texts;
+            } else {
+                product(&block->qkv, normed, n, qkv, 0, me, threads);
 #pragma omp barrier
-            note(moments, me, layer, ATTENTION);
-            share(n / items * m->kv_heads, 1, me, threads, &first, &end);
-            for (int64_t work = first; work < end; work++) {
-                int64_t row = work / m->kv_heads;
-                head(m, block, qkv, row * items, items, row, work % m->kv_heads, column, padding ? padding[row] : 0, scores, seen);
+                note(moments, me, layer, ATTENTION);
+                share(texts * m->kv_heads, 1, me, threads, &first, &end);
+            }
+            for (int64_t work = first; work < end; work++) { /* all texts' first heads, then all texts' second ones, … */
+                int64_t row = work % texts;
+                head(m, block, qkv, row * items, items, row, work / texts, column, padding ? padding[row] : 0, scores, seen);
             }
 #pragma omp barrier
             note(moments, me, layer, OUT);
