@@ -3,7 +3,7 @@
 The matrices are read from copies that lie as the C wants them (`native_weights.py`), all else where it lies.
 It knows every architecture of `config.py` with float32 weights (or rounded ones, `quantized.py`) on a processor; embeddings with
 pairs of tokens or token types are left to the model.
-Left out: which step is taken when (`decode_step.py`). Read before: `decode_step.py` (the same in PyTorch), `native.py`, `native_weights.py`.
+Left out: which step is taken when (`decode_step.py`). Read before: `decode_step.py` (the same in PyTorch), `native_weights.py`.
 """
 
 import ctypes

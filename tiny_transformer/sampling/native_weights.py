@@ -16,10 +16,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from tiny_transformer.feedforward import FeedForward
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.quantized import QuantizedLinear
+from tiny_transformer.transformer_block import TransformerBlock
 
 
 class Matrix(ctypes.Structure):
@@ -80,9 +79,8 @@ def packed_weights(model: TinyTransformerLM, c: Any, threads: int) -> PackedWeig
 
 def _sources(model: TinyTransformerLM) -> Iterator[_Joined]:
     """Five for each layer, and the output layer's."""
-    for block in cast(list[Any], list(model.blocks)):
-        attention: MultiHeadAttention = block.attention
-        network: FeedForward = block.feedforward
+    for block in cast(list[TransformerBlock], list(model.blocks)):
+        attention, network = block.attention, block.feedforward
         yield _join([attention.W_query, attention.W_key, attention.W_value])
         yield _join([attention.out_proj])
         yield _join([] if network.gate is None else [network.gate])
@@ -137,6 +135,7 @@ if __name__ == "__main__":
         print("no C compiler here: nothing is copied")
     else:
         first, second = (packed_weights(model, declared(c), 2) for _ in range(2))
-        model.blocks[1].feedforward.down.weight.data[0, 0] += 1
-        print("layers", len(first.blocks), "copied again:", second is not first, "after a change:", packed_weights(model, c, 2) is not second)
+        model.unembed.weight.data[0, 0] += 1
+        third = packed_weights(model, c, 2)
+        print("layers", len(first.blocks), "copied again:", second is not first, "after a change:", third is not second)
         print("megabytes", sum(tensor.nbytes for tensor in first.kept) / 1e6)

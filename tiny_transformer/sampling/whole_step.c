@@ -132,6 +132,9 @@ APART void bend(float *y, int64_t n, int64_t activation) {
 
 /* ---- products ---- */
 
+#define AHEAD 2048 /* floats */
+#define BEGINNING 24576 /* bytes */
+
 INLINE vec widened(const int8_t *p) {
 #if defined(__AVX512F__)
     return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
@@ -149,6 +152,9 @@ INLINE void tile(const float *x, const float *w, const int8_t *values, int64_t i
         for (int c = 0; c < C; c++) sum[r][c] = (vec){0};
     for (int64_t k = 0; k < in; k++) {
         vec row[4];
+        if (w && C == 4) /* asked for 8 kB before it is needed: the processor alone begins anew with every page */
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c++) __builtin_prefetch(w + (k * C + c) * LANES + AHEAD);
 #pragma GCC unroll 4
         for (int c = 0; c < C; c++) row[c] = w ? load(w + (k * C + c) * LANES) : widened(values + (k * C + c) * LANES);
 #pragma GCC unroll 4
@@ -227,6 +233,14 @@ static void product(const Matrix *m, const float *x, int64_t n, float *y, const 
     outputs(m, x, n, y, stream, first, end);
 }
 
+/* Ask for the beginning of this thread's part of the next matrix, before waiting: it comes while others are waited for. */
+static void announce(const Matrix *m, int me, int threads) {
+    int64_t first, end;
+    my_outputs(m, me, threads, &first, &end);
+    const char *part = m->weight ? (const char *)(m->weight + first * m->in) : (const char *)(m->values + first * m->in);
+    for (int64_t i = 0; i < BEGINNING; i += 64) __builtin_prefetch(part + i);
+}
+
 /* How many rows of a matrix make a block: four vectors, or one where threads would be left without work. */
 int64_t width_for(int64_t out, int64_t threads) {
     int64_t wide = (out + 4 * LANES - 1) / (4 * LANES), narrow = (out + LANES - 1) / LANES;
@@ -287,13 +301,17 @@ APART uint64_t chunk_print(const char *p, int64_t bytes) {
     words state[STREAMS];
     char last[ROUND] = {0};
     int64_t i = 0;
+    uint32_t ends[STREAMS][LANES];
+#pragma GCC unroll 8
     for (int j = 0; j < STREAMS; j++) state[j] = (words){0} + (uint32_t)j;
     for (; i + ROUND <= bytes; i += ROUND) stir(state, p + i);
     memcpy(last, p + i, (size_t)(bytes - i));
     if (i < bytes) stir(state, last);
     uint64_t all = (uint64_t)bytes;
+#pragma GCC unroll 8
+    for (int j = 0; j < STREAMS; j++) memcpy(ends[j], &state[j], sizeof ends[j]);
     for (int j = 0; j < STREAMS; j++)
-        for (int lane = 0; lane < LANES; lane++) all = mixed(all ^ state[j][lane]);
+        for (int lane = 0; lane < LANES; lane++) all = mixed(all ^ ends[j][lane]);
     return all;
 }
 
@@ -507,9 +525,11 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
                 int64_t row = work % texts;
                 head(m, block, qkv, row * items, items, row, work / texts, column, padding ? padding[row] : 0, scores, seen);
             }
+            announce(&block->project, me, threads);
 #pragma omp barrier
             note(moments, me, layer, OUT);
             product(&block->project, seen, n, middle, x, me, threads);
+            announce(&block->up, me, threads);
 #pragma omp barrier
             note(moments, me, layer, UP);
             normalise_all(m->pre ? &block->norm2 : &block->norm1, middle, normed, n, d);
@@ -523,6 +543,7 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
                 if (m->activation == SWIGLU)
                     for (int64_t j = 0; j < end - first; j++) mine[j] *= other[j];
             }
+            announce(&block->down, me, threads);
 #pragma omp barrier
             note(moments, me, layer, DOWN);
             if (m->pre) {
@@ -533,6 +554,7 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
                 share(n, 1, me, threads, &first, &end);
                 for (int64_t i = first; i < end; i++) normalise(&block->norm2, middle + i * d, x + i * d, d);
             }
+            announce(layer + 1 < m->layers ? &block[1].qkv : &m->unembed, me, threads);
 #pragma omp barrier
         }
         note(moments, me, m->layers, NORMS);
