@@ -251,6 +251,13 @@ def test_a_fingerprint_is_of_every_byte_at_its_place(data):
 
 
 @compiled
+def test_a_fingerprint_tells_signs_apart():
+    """Highest bits, an even number of times at every place: they must not cancel."""
+    c, weights = declared(native.library()), torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    assert native_weights._fingerprint([weights], c, 1) != native_weights._fingerprint([-weights], c, 1)
+
+
+@compiled
 def test_a_fingerprint_tells_orders_apart():
     c, parts = declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
     orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
