@@ -19,7 +19,7 @@ from tiny_transformer.quantized import quantize_model
 from tiny_transformer.sampling import native, native_weights
 from tiny_transformer.sampling.decode_step import DecodeStep
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate
-from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, declared, native_step
+from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, native_step
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
 
@@ -101,7 +101,7 @@ def test_a_number_depends_on_nothing_beside_it_to_the_last_bit(bits):
 @compiled
 @pytest.mark.parametrize("threads", [2, 3, 4])
 @pytest.mark.parametrize("padding", [None, [0, 3, 4]], ids=["even", "padded"])
-@pytest.mark.parametrize("sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"d_head": 12}], ids=str)
+@pytest.mark.parametrize("sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"d_head": 12}, {"d_head": 16}, {"d_head": 32}], ids=str)
 @torch.inference_mode()
 def test_heads_are_dealt_out_among_threads_without_changing_a_bit(sizes, padding, threads):
     model, ids = with_biases(opinionated("modern", **{"n_heads": 4, "n_kv_heads": 4, **sizes})), some(3, 9)
@@ -237,7 +237,7 @@ def test_copied_weights_go_with_their_model():
 @settings(deadline=None, max_examples=60)
 @given(some_of.data())
 def test_a_fingerprint_is_of_every_byte_at_its_place(data):
-    c = declared(native.library())
+    c = native.declared(native.library())
     sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 512, 520, 65_536, 65_537, 140_000]), min_size=1, max_size=3))
     tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)) for size in sizes]
     before = native_weights._fingerprint(tensors, c, 1)
@@ -253,13 +253,13 @@ def test_a_fingerprint_is_of_every_byte_at_its_place(data):
 @compiled
 def test_a_fingerprint_tells_signs_apart():
     """Highest bits, an even number of times at every place: they must not cancel."""
-    c, weights = declared(native.library()), torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    c, weights = native.declared(native.library()), torch.randn(4096, generator=torch.Generator().manual_seed(0))
     assert native_weights._fingerprint([weights], c, 1) != native_weights._fingerprint([-weights], c, 1)
 
 
 @compiled
 def test_a_fingerprint_tells_orders_apart():
-    c, parts = declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
+    c, parts = native.declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
     orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
     assert len({native_weights._fingerprint([order], c, 1) for order in orders}) == 4
     assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_info
 
@@ -37,6 +38,22 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found if _thread_pools() == before else None  # two pools of threads would wait for each other's processors
+
+
+def declared(c: Any) -> Any:
+    """The library, told what its functions take and give."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    for name, result, arguments in (
+        ("run", ctypes.c_int, [pointer, integer, integer, *[pointer] * 6]),
+        ("scratch", integer, [pointer, integer]),
+        ("width_for", integer, [integer, integer]),
+        ("fingerprint", ctypes.c_uint64, [pointer, pointer, integer, integer]),
+        ("in_large_pages", None, [pointer, integer]),
+        ("pack_floats", None, [pointer, pointer, *[integer] * 5]),
+        ("pack_bytes", None, [pointer, pointer, *[integer] * 5]),
+    ):
+        getattr(c, name).restype, getattr(c, name).argtypes = result, arguments
+    return c
 
 
 def _compiled(compiler: str) -> Path:

@@ -20,7 +20,7 @@ from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
-from tiny_transformer.sampling.native import library
+from tiny_transformer.sampling.native import declared, library
 from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights
 
 MOST_ITEMS = 64
@@ -164,21 +164,6 @@ def native_step(model: TinyTransformerLM, cache: KVCache) -> NativeStep | None:
         and (table is None or cache.max_len <= len(table))
     )
     return NativeStep(model, cache, declared(c)) if known else None
-
-
-def declared(c: Any) -> Any:
-    """The library, told what its functions take and give."""
-    for name, result, arguments in (
-        ("run", ctypes.c_int, [_POINTER, _INT, _INT, *[_POINTER] * 6]),
-        ("scratch", _INT, [_POINTER, _INT]),
-        ("width_for", _INT, [_INT, _INT]),
-        ("fingerprint", ctypes.c_uint64, [_POINTER, _POINTER, _INT, _INT]),
-        ("in_large_pages", None, [_POINTER, _INT]),
-        ("pack_floats", None, [_POINTER, _POINTER, *[_INT] * 5]),
-        ("pack_bytes", None, [_POINTER, _POINTER, *[_INT] * 5]),
-    ):
-        getattr(c, name).restype, getattr(c, name).argtypes = result, arguments
-    return c
 
 
 def _place(tensor: Tensor | None) -> int | None:

@@ -127,8 +127,7 @@ def _packed(joined: _Joined, c: Any, threads: int, kept: list[Tensor]) -> Matrix
 
 if __name__ == "__main__":
     from tiny_transformer.config import ModelConfig
-    from tiny_transformer.sampling.native import library
-    from tiny_transformer.sampling.native_step import declared
+    from tiny_transformer.sampling.native import declared, library
 
     model, c = TinyTransformerLM(ModelConfig(d_model=64, n_layers=2), seed=0), library()
     if c is None:
