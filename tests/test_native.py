@@ -1,16 +1,30 @@
-"""The product in C against float64; and going on without it."""
+"""The step in C against the model: every architecture, one token of many texts, many tokens of one; and going on without it."""
 
+import copy
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
-import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as some_of
 
-from tiny_transformer.sampling import native
-from tiny_transformer.sampling.native import MOST_ROWS, row_product
-from tiny_transformer.sampling.packed import prepare, prepare_onto
+from tests.opinionated import opinionated
+from tests.options import OPTIONS
+from tests.test_decode_step import with_biases
+from tiny_transformer.config import SampleConfig
+from tiny_transformer.kv_cache import KVCache
+from tiny_transformer.quantized import quantize_model
+from tiny_transformer.sampling import native, native_weights
+from tiny_transformer.sampling.decode_step import DecodeStep
+from tiny_transformer.sampling.generator import TextGenerator, naive_generate
+from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, native_step
+from tiny_transformer.tokenization.char import CharTokenizer
+from tiny_transformer.utils.reference import reference_path
 
 compiled = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+SYMBOLS = "\n abcdefghijklmno"
 
 
 @pytest.fixture(autouse=True)
@@ -18,42 +32,243 @@ def fresh(monkeypatch, tmp_path_factory):
     """A cache folder of this test session's own, and no memory of what was found before."""
     monkeypatch.setenv("TINY_CACHE", str(tmp_path_factory.getbasetemp() / "native"))
     monkeypatch.delenv("TINY_NATIVE", raising=False)
-    native._function.cache_clear()
+    native.library.cache_clear()
     yield
-    native._function.cache_clear()
+    native.library.cache_clear()
+
+
+def read(model, ids, padding=None, **more):
+    """A cache of its own that has seen `ids`, and the step on it."""
+    cache = KVCache(model.config, len(ids), padding=padding, **more)
+    with torch.inference_mode():
+        model.hidden(ids, cache=cache)
+        step = native_step(model, cache)
+    assert step is not None, "the compiler is there, but its library could not be used"
+    return step
+
+
+def some(rows, n, seed=1):
+    return torch.randint(17, (rows, n), generator=torch.Generator().manual_seed(seed))
 
 
 @compiled
-@pytest.mark.parametrize("rows", [1, 2, MOST_ROWS])
-@pytest.mark.parametrize(("out", "columns"), [(1, 1), (3, 7), (4, 16), (5, 33), (65, 384), (1536, 48)])
-def test_the_product_against_float64(rows, out, columns):
-    draw = torch.Generator().manual_seed(out * columns)
-    weight, bias = torch.randn(out, columns, generator=draw), torch.randn(out, generator=draw)
-    x, stream = torch.randn(rows, columns, generator=draw), torch.randn(rows, out, generator=draw)
-    for b in (bias, None):
-        product = row_product(weight, b, rows)
-        assert product is not None, "the compiler is there, but its product could not be used"
-        for s in (stream, None):
-            expected = F.linear(x.double(), weight.double(), None if b is None else b.double()) + (0 if s is None else s.double())
-            torch.testing.assert_close(product(x, s).double(), expected, atol=1e-4, rtol=1e-5)
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("option", OPTIONS)
+@torch.inference_mode()
+def test_several_tokens_of_one_text_at_once(option, bits):
+    model = with_biases(opinionated(option))
+    model = model if bits is None else quantize_model(model, bits)
+    ids, near = some(1, 12), {"atol": 2e-5, "rtol": 1e-5}
+    with reference_path():  # rounded weights times float32, as in C
+        expected, step = model(ids)[0], read(model, ids[:, :3])
+    for first, end in ((3, 4), (4, 6), (6, 11), (11, 12)):
+        torch.testing.assert_close(step(ids[0, first:end]), expected[first:end], **near)
+    step.cache.rewind(5)
+    torch.testing.assert_close(step(ids[0, 5:12]), expected[5:], **near)
 
 
 @compiled
-def test_numbers_that_lie_apart_and_numbers_that_are_none():
-    weight = torch.randn(24, 6).t()  # (6, 24), columns side by side
-    x = torch.randn(2, 48)[:, ::2]
-    product = row_product(weight, None, 2)
-    torch.testing.assert_close(product(x, torch.ones(6, 2).t()), x @ weight.t() + 1, atol=1e-5, rtol=1e-5)
-    x = torch.ones(2, 24)
-    x[1, 3] = float("nan")
-    result = product(x, None)
-    assert torch.isfinite(result[0]).all() and torch.isnan(result[1]).all()
+@pytest.mark.parametrize("sizes", [{"d_model": 40, "d_ff": 150, "n_heads": 2}, {"d_head": 64, "n_heads": 2}, {"d_head": 80, "n_heads": 2}])
+@torch.inference_mode()
+def test_sizes_that_fill_no_whole_vectors(sizes):
+    model, ids = with_biases(opinionated("modern", **sizes)), some(1, 12)
+    step = read(model, ids[:, :5])
+    torch.testing.assert_close(step(ids[0, 5:]), model(ids)[0, 5:], atol=2e-5, rtol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("bits", [None, 8])
+@torch.inference_mode()
+def test_a_number_depends_on_nothing_beside_it_to_the_last_bit(bits):
+    model = with_biases(opinionated("window rotary grouped", max_seq_len=40))
+    model = model if bits is None else quantize_model(model, bits)
+    ids, threads = some(5, 30), torch.get_num_threads()
+    many = read(model, ids[:, :20])
+    alone = read(model, ids[2:3, :20], max_len=37)
+    for ours, theirs in zip(alone.cache.layers, many.cache.layers, strict=True):  # the same beginning, whoever multiplied it
+        ours.keys[:, :, :20], ours.values[:, :, :20] = theirs.keys[2:3, :, :20], theirs.values[2:3, :, :20]
+    one_by_one = torch.cat([many(ids[:, column])[2:3] for column in range(20, 30)])
+    assert torch.equal(alone(ids[2, 20:30]), one_by_one)
+    try:
+        torch.set_num_threads(3)
+        alone.cache.rewind(20)
+        other = native_step(model, alone.cache)
+        assert torch.equal(other(ids[2, 20:30]), one_by_one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@compiled
+@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize("padding", [None, [0, 3, 4]], ids=["even", "padded"])
+@pytest.mark.parametrize("sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"d_head": 12}, {"d_head": 16}, {"d_head": 32}], ids=str)
+@torch.inference_mode()
+def test_heads_are_dealt_out_among_threads_without_changing_a_bit(sizes, padding, threads):
+    model, ids = with_biases(opinionated("modern", **{"n_heads": 4, "n_kv_heads": 4, **sizes})), some(3, 9)
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(1)
+            step = read(model, ids[:, :5], padding=padding)
+            torch.set_num_threads(count)
+            step = native_step(model, step.cache)
+            results.append(torch.stack([step(ids[:, column]) for column in range(5, 9)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@compiled
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "relu2", "swiglu"])
+@torch.inference_mode()
+def test_nan_stays_nan_and_large_numbers_stay_finite(activation):
+    for factor, finite in ((float("nan"), False), (1e3, True)):
+        model, ids = opinionated("rotary", activation=activation), some(1, 8)
+        model.blocks[0].norm2.weight[3] = factor
+        logits = read(model, ids[:, :7])(ids[0, 7:])
+        assert bool(torch.isfinite(logits).all()) is finite and bool(torch.isnan(logits).any()) is not finite
+
+
+@compiled
+@torch.inference_mode()
+def test_what_does_not_fit_is_an_error_and_writes_nothing():
+    model, ids = opinionated(), some(1, 12)
+    step = read(model, ids[:, :10])
+    for wrong in ([17], [-1], [3, 99]):
+        with pytest.raises(ValueError, match="must lie in 0 to 16"):
+            step(torch.tensor(wrong))
+    with pytest.raises(ValueError, match="do not fit"):
+        step(ids[0, :3])
+    assert step.cache.length == 10
+    torch.testing.assert_close(step(ids[0, 10:]), model(ids)[0, 10:], atol=2e-5, rtol=1e-5)
+    two = read(model, some(2, 4))
+    with pytest.raises(ValueError, match="3 tokens for 2 texts"):
+        two(ids[0, :3])
+
+
+@compiled
+@torch.inference_mode()
+def test_a_listener_hears_every_part_in_order():
+    model, ids, heard = opinionated(), some(1, 8), []
+    step = read(model, ids[:, :7])
+    step.listener = lambda part, moment: heard.append((part, moment))
+    step(ids[0, 7:])
+    assert [part for part, _ in heard] == [*PARTS, *PARTS, "unembed", ""]
+    moments = [moment for _, moment in heard]
+    assert moments == sorted(moments) and moments[0] > 0
+
+
+@compiled
+def test_weights_that_lie_apart_are_read_right():
+    model, ids = opinionated(), some(1, 8)
+    with torch.inference_mode():
+        expected = model(ids)[0, 7:]
+        layer = model.blocks[0].attention.W_query
+        layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t(), requires_grad=False)
+        torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
+
+
+def copies(model):
+    return native_weights._of[model]
+
+
+CHANGES = {
+    "one number": lambda model: model.blocks[1].feedforward.down.weight.data[3, 5].add_(0.5),
+    "all signs": lambda model: [parameter.data.neg_() for parameter in model.blocks[0].attention.out_proj.parameters()],
+    "two numbers change places": lambda model: model.unembed.weight.data.copy_(model.unembed.weight.data.flip(1)),
+    "a bias, by NumPy": lambda model: model.blocks[0].feedforward.up.bias.detach().numpy().__iadd__(0.5),
+    "a new layer": lambda model: setattr(model.blocks[0].feedforward, "up", copy.deepcopy(model.blocks[1].feedforward.up)),
+}
+
+
+@compiled
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("bits", [None, 8])
+def test_copied_weights_are_kept_until_one_changes(change, bits):
+    model, ids = with_biases(opinionated()), some(1, 8)
+    model = model if bits is None else quantize_model(model, bits)
+    if bits and change in ("one number", "all signs"):
+        pytest.skip("these change weights that are rounded here")
+    with torch.inference_mode(), reference_path():
+        read(model, ids[:, :7])
+        first = copies(model)
+        assert native_step(model, KVCache(model.config, 2)) is not None and copies(model) is first
+    CHANGES[change](model)
+    with torch.inference_mode(), reference_path():
+        expected, step = model(ids)[0, 7:], read(model, ids[:, :7])
+        assert copies(model) is not first
+        torch.testing.assert_close(step(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
+
+
+@compiled
+def test_rounded_weights_that_change_are_copied_again():
+    model, ids = quantize_model(with_biases(opinionated())), some(1, 8)
+    for tensor in (model.blocks[0].feedforward.up.scales, model.blocks[1].feedforward.down.values):
+        with torch.inference_mode(), reference_path():
+            read(model, ids[:, :7])
+            tensor.data.mul_(-1)
+            torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), model(ids)[0, 7:], atol=2e-5, rtol=1e-5)
+
+
+@compiled
+def test_a_text_being_written_keeps_its_copies():
+    model, ids = opinionated(), some(1, 8)
+    with torch.inference_mode():
+        step = read(model, ids[:, :7])
+        before = step(ids[0, 7:])
+        model.blocks[0].feedforward.up.weight.data.neg_()
+        read(model, ids[:, :7])
+        step.cache.rewind(7)
+        assert torch.equal(step(ids[0, 7:]), before)
+
+
+@compiled
+def test_copied_weights_go_with_their_model():
+    model = opinionated()
+    native_step(model, KVCache(model.config, 1))
+    tensors = [weakref.ref(tensor) for tensor in copies(model).kept]
+    assert tensors
+    del model
+    gc.collect()
+    assert all(tensor() is None for tensor in tensors)
+
+
+@compiled
+@settings(deadline=None, max_examples=60)
+@given(some_of.data())
+def test_a_fingerprint_is_of_every_byte_at_its_place(data):
+    c = native.declared(native.library())
+    sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 512, 520, 65_536, 65_537, 140_000]), min_size=1, max_size=3))
+    tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)) for size in sizes]
+    before = native_weights._fingerprint(tensors, c, 1)
+    assert before == native_weights._fingerprint([tensor.clone() for tensor in tensors], c, 3)
+    places = [(i, tensor) for i, tensor in enumerate(tensors) if len(tensor)]
+    if places:
+        _, tensor = data.draw(some_of.sampled_from(places))
+        wanted = data.draw(some_of.lists(some_of.integers(0, len(tensor) - 1), min_size=1, max_size=3, unique=True))
+        tensor[wanted] ^= data.draw(some_of.sampled_from([1, 16, 128]))
+        assert native_weights._fingerprint(tensors, c, 1) != before
+
+
+@compiled
+def test_a_fingerprint_tells_signs_apart():
+    """Highest bits, an even number of times at every place: they must not cancel."""
+    c, weights = native.declared(native.library()), torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    assert native_weights._fingerprint([weights], c, 1) != native_weights._fingerprint([-weights], c, 1)
+
+
+@compiled
+def test_a_fingerprint_tells_orders_apart():
+    c, parts = native.declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
+    orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
+    assert len({native_weights._fingerprint([order], c, 1) for order in orders}) == 4
+    assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9
 
 
 @compiled
 def test_it_is_compiled_once(monkeypatch):
-    assert row_product(torch.ones(1, 1), None, 1) is not None
-    native._function.cache_clear()
+    assert native.library() is not None
+    native.library.cache_clear()
     run = native.subprocess.run
 
     def only_the_version(command, **more):
@@ -61,11 +276,11 @@ def test_it_is_compiled_once(monkeypatch):
         return run(command, **more)
 
     monkeypatch.setattr(native.subprocess, "run", only_the_version)
-    assert row_product(torch.ones(1, 1), None, 1) is not None
+    assert native.library() is not None
 
 
 def test_small_numbers_are_still_there_after_loading():
-    row_product(torch.ones(1, 1), None, 1)
+    native.library()
     assert (torch.tensor(1e-39) * 0.5).item() > 0  # some compilers' libraries switch them off for the whole program
 
 
@@ -80,13 +295,18 @@ def test_without_it_pytorch_does_the_work(why, monkeypatch, tmp_path):
         monkeypatch.setenv("TINY_CACHE", str(tmp_path))
     else:
         monkeypatch.setattr(native, "_thread_pools", iter(range(9)).__next__)
-    layer, x = torch.nn.Linear(12, 5), torch.randn(1, 12)
-    with torch.inference_mode():
-        assert row_product(layer.weight, layer.bias, 1) is None
-        torch.testing.assert_close(prepare([layer], 1)(x), layer(x), atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(prepare_onto(layer, 1)(x, torch.ones(1, 5)), layer(x) + 1, atol=1e-6, rtol=1e-5)
+    assert native.library() is None
+    model, greedy = opinionated("rotary"), SampleConfig(temperature=0, max_tokens=20)
+    assert DecodeStep(model, KVCache(model.config, 1)).native is None
+    text = TextGenerator(model, CharTokenizer(SYMBOLS)).generate_ids([[2, 3]], greedy)
+    assert text == [naive_generate(model, [2, 3], greedy)]
 
 
-def test_many_rows_and_other_types_are_left_to_pytorch():
-    assert row_product(torch.ones(2, 2), None, MOST_ROWS + 1) is None
-    assert row_product(torch.ones(2, 2).double(), None, 1) is None
+@compiled
+def test_other_types_and_many_texts_are_left_to_pytorch():
+    model = opinionated("rotary")
+    assert native_step(model, KVCache(model.config, MOST_ITEMS)) is not None
+    assert native_step(model, KVCache(model.config, MOST_ITEMS + 1)) is None
+    assert native_step(model, KVCache(model.config, 1, max_len=13)) is None  # more columns than there are angles
+    assert native_step(model, KVCache(model.config, 1, dtype=torch.float64)) is None
+    assert native_step(model.double(), KVCache(model.config, 1)) is None

@@ -1,5 +1,6 @@
 """Whose time is it: with a clock that only moves where a part is made slow, every part must get exactly its own time, both ways."""
 
+import shutil
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -312,6 +313,7 @@ def test_the_parts_of_a_token():
 
 def test_the_parts_of_a_token_by_the_prepared_step(monkeypatch):
     """No module of a block runs in it: its products are timed where they are."""
+    monkeypatch.setattr(decode_step, "native_step", lambda model, cache: None)
     for name in ("prepare", "prepare_onto"):
         original = getattr(decode_step, name)
         monkeypatch.setattr(decode_step, name, lambda *args, original=original: slowed(original(*args)))
@@ -323,6 +325,19 @@ def test_the_parts_of_a_token_by_the_prepared_step(monkeypatch):
         **{(part, "forward"): LAYERS * FORTH for part in products}, ("sampling", "forward"): 3.0,
     }  # fmt: skip
     assert ("heads", "forward") in found.parts and (FUSED_ATTENTION, "forward") in found.parts
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+def test_the_parts_of_a_token_by_the_step_in_c(real_clock, monkeypatch):
+    """It tells the moments itself; together they are the whole token, and the choice of the token is one of them."""
+    decoders, keep = [], generator.Decoder
+    monkeypatch.setattr(generator, "Decoder", lambda *args: decoders.append(keep(*args)) or decoders[-1])
+    model, letters = model_of(max_seq_len=40).eval(), CharTokenizer("abcdefghijklmnopq")
+    found, _ = time_tokens(model, letters, SampleConfig(), rows=2, tokens=8)
+    products = ("q, k, v products", "output projection", "feed-forward up", "feed-forward down", "unembed", "norms", "sampling")
+    assert all(found.parts[part, "forward"] > 0 for part in (*products, FUSED_ATTENTION))
+    assert sum(found.parts.values()) < 2 * found.watched
+    assert decoders[0].step.native is not None and decoders[0].step.native.listener is None
 
 
 def test_tokens_that_do_not_fit_are_refused():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -320,6 +321,34 @@ def test_logits_of_any_texts_in_any_order(option):
             last -= 1
         expected = [naive_logits(model, torch.tensor([text[: len(text) - back]])) for back in reversed(range(last))]
         torch.testing.assert_close(reader.logits(text, last), torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("option", ["gpt2", "modern", "pairs and triples, shared"])
+def test_the_prepared_step_reads_guesses_too(option, monkeypatch):
+    model = opinionated(option, max_seq_len=40)
+    reader = RewindingReader(model, at_once=4, max_new=100)
+    reader.logits([1, 2, 3])
+    monkeypatch.setattr(model, "hidden", None)  # from here on only the step may read
+    for text, last in (([1, 2, 3, 4, 5, 6], 3), ([1, 2, 3, 4, 9], 1), ([1, 2, 3, 4, 9, 7, 8, 1, 1], 4), ([1, 2, 5, 5], 2)):
+        expected = [logits_behind(model, text[: len(text) - back]) for back in reversed(range(last))]
+        torch.testing.assert_close(reader.logits(text, last), torch.cat(expected), atol=2e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def logits_behind(model, text):
+    """(1, vocab), by the class's own `hidden`, whatever stands in the model's place."""
+    return model.unembed(type(model).hidden(model, torch.tensor([text])))[:, -1]
+
+
+def test_checking_guesses_and_writing_one_by_one_agree_to_the_last_bit():
+    """A tie or a near tie would be decided otherwise somewhere in a few hundred tokens, were the two not the same numbers."""
+    model = opinionated("rotary", max_seq_len=256)
+    with torch.no_grad():
+        model.unembed.weight[3] = model.unembed.weight[8]  # two tokens that are always equally likely
+    greedy = replace(GREEDY, max_tokens=200)
+    generator = SpeculativeGenerator(model, CharTokenizer(SYMBOLS), shaken(model))
+    assert generator.generate_ids([[2, 3]], greedy) == TextGenerator(model, generator.tokenizer).generate_ids([[2, 3]], greedy)
 
 
 def test_only_what_is_new_is_read(monkeypatch):

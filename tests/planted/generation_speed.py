@@ -6,6 +6,9 @@ STEP = "tiny_transformer/sampling/decode_step.py"
 PACKED = "tiny_transformer/sampling/packed.py"
 QUANTIZED = "tiny_transformer/quantized.py"
 NATIVE = "tiny_transformer/sampling/native.py"
+WHOLE = "tiny_transformer/sampling/native_step.py"
+WEIGHTS = "tiny_transformer/sampling/native_weights.py"
+C = "tiny_transformer/sampling/whole_step.c"
 
 BUGS = [
     Bug("window one too wide", STEP, "max(0, n - config.window)", "max(0, n - config.window - 1)", "decode_step"),
@@ -36,9 +39,42 @@ BUGS = [
     Bug("numbers at an odd place in memory", QUANTIZED, "if fast and (values.data_ptr() % STEP or not values.is_contiguous()):", "if fast and not values.is_contiguous():", "quantized"),
     Bug("only the top layers of a block are rounded", QUANTIZED, "for parent in list(small.modules()):", "for parent in list(small.modules())[:-8]:", "quantized"),
     Bug("the model itself is rounded", QUANTIZED, "small = copy.deepcopy(model).eval()", "small = model.eval()", "quantized"),
-    Bug("C forgets the stream", NATIVE, "(stream ? stream[at] : 0)", "0", "native"),
-    Bug("C forgets the bias", NATIVE, "(bias ? bias[i + k] : 0)", "0", "native"),
-    Bug("C leaves out the rows that are left over", NATIVE, "for (long i = 0; i < out; i += 4)", "for (long i = 0; i < out - 3; i += 4)", "native"),
-    Bug("C takes columns for rows", NATIVE, "weight = weight.contiguous()", "weight = weight", "native"),
-    Bug("two pools of threads", NATIVE, "    if _thread_pools() != before:", "    if False:", "native"),
+    Bug("C forgets the stream", C, "to[c] = sum[c] + (from ? from[c] : 0)", "to[c] = sum[c]", "native"),
+    Bug("C forgets the bias", C, "if (m->bias)", "if (0)", "native"),
+    Bug("C forgets the scales", C, "if (m->scales)", "if (0)", "native"),
+    Bug("a block that is not full is left out", C, "*end = bundles * (me + 1) / threads * unit;", "*end = all / unit * (me + 1) / threads * unit;", "native"),
+    Bug("joined matrices begin a block of their own", C, "type *place = to + block * width * in + o % width;", "type *place = to + block * width * in + (o - first) % width;", "native"),
+    Bug("C's GELU takes the tanh form", C, "0.5f * y[i] * (1.0f + error_function(y[i] * 0.70710678f))", "y[i] * sigmoid(1.702f * y[i])", "native"),
+    Bug("C's activations swallow NaN", C, "y[i] = y[i] < 0 ? 0 : y[i] * y[i];", "y[i] = y[i] > 0 ? y[i] * y[i] : 0;", "native"),
+    Bug("C's window one too wide", C, "start = here + 1 - m->window;", "start = here - m->window;", "native"),
+    Bug("C's ALiBi counts from the first column", C, "slope * (float)(count - 1 - j)", "slope * (float)j", "native"),
+    Bug("C turns keys by their columns", C, "if (m->cosines) rotate(m, key, here - padding);", "if (m->cosines) rotate(m, key, here);", "decode_step"),
+    Bug("guesses do not see each other", C, "here + 1 - start, d, m->slopes", "column + 1 - start, d, m->slopes", "native"),
+    Bug("C forgets the k norm", C, "if (block->k_norm.kind) normalise", "if (0) normalise", "native"),
+    Bug("C's post-norm keeps the stream before its norm", C, "n, middle, normed, me", "n, middle, middle, me", "native"),
+    Bug("C reads beyond the vocabulary", C, "if (ids[i] < 0 || ids[i] >= m->vocab) return 1;", "if (ids[i] < 0) return 1;", "native"),
+    Bug("C forgets the soft cap's width", C, "sigmoid(2.0f * logits[j] / m->softcap)", "sigmoid(2.0f * logits[j])", "native"),
+    Bug("C scales queries by the model's width", C, "1.0f / sqrtf((float)d)", "1.0f / sqrtf((float)m->d_model)", "native"),
+    Bug("a layer's cache is not told", WHOLE, "layer.length += n if cache.batch_size == 1 else 1", "layer.length += 1", "native"),
+    Bug("tokens that do not fit are written", WHOLE, "> cache.max_len or (n", "> cache.max_len + 99 or (n", "native"),
+    Bug("sinusoidal tokens are not scaled", WHOLE, "math.sqrt(config.d_model) if sinusoidal else 1.0", "1.0", "native"),
+    Bug("angles beyond the table", WHOLE, "cache.max_len <= len(table)", "True", "native"),
+    Bug("weights that lie apart are read as they lie", WEIGHTS, "dense = weight.detach().contiguous()", "dense = weight.detach()", "native"),
+    Bug("a copy is gone before it is read", WEIGHTS, "pack(dense.data_ptr(), packed", "pack(weight.detach().contiguous().data_ptr(), packed", "native"),
+    Bug("changed weights go unseen", WEIGHTS, "if found is not None and found.key == key:", "if found is not None:", "native"),
+    Bug("weights are copied for every text", WEIGHTS, "if found is not None and found.key == key:", "if False:", "native"),
+    Bug("changed biases go unseen", WEIGHTS, "for tensor in chain.from_iterable(chain.from_iterable(sources))]", "for joined in sources for tensor in joined.weights]", "native"),
+    Bug("copies outlive their model", WEIGHTS, "WeakKeyDictionary[nn.Module, PackedWeights] = WeakKeyDictionary()", "dict[nn.Module, PackedWeights] = {}", "native"),
+    Bug("signs cancel in a fingerprint", C, "state[i] = (s << 13 | s >> 19) * 0x9e3779b1u;", "state[i] = s * 0x9e3779b1u;", "native"),
+    Bug("a fingerprint leaves out the last bytes", C, "    if (i < bytes) stir(state, last);\n", "", "native"),
+    Bug("chunks of a fingerprint have no places", C, " + mixed((uint64_t)chunk));", ");", "native"),
+    Bug("a thread takes the keys of another's heads", C, "(part - 1) * m->kv_heads : 0) * m->d_head + begin * each", "(part - 1) * m->kv_heads : 0) * m->d_head", "native"),
+    Bug("heads of half a block are dealt out", C, " && m->kv_heads / threads * m->d_head % qkv->width == 0", "", "native"),
+    Bug("texts and heads mixed up", C, "row * items, items, row, work / texts, column", "row * items, items, row, work % m->kv_heads, column", "native decode_step"),
+    Bug("the parts of a token one too late", WHOLE, "PARTS[index % len(PARTS)]", "PARTS[(index + 1) % len(PARTS)]", "native part_times"),
+    Bug("C listens on after the profile", STEP, "                self.native.listener = None", "                pass", "part_times"),
+    Bug("guesses are read the slow way", "tiny_transformer/sampling/rewinding.py", "kept > 0 and new.size(1)", "kept < 0 and new.size(1)", "speculative"),
+    Bug("a new cache keeps the old one's step", "tiny_transformer/sampling/rewinding.py", "            self._step = native_step(self.model, self._cache) if self._prepared else None\n", "", "speculative"),
+    Bug("two pools of threads", NATIVE, "return found if _thread_pools() == before else None", "return found", "native"),
+    Bug("NumPy picks without the penalty", "tiny_transformer/sampling/strategies.py", "before = None if previous_ids is None else previous_ids.numpy()", "before = None", "generator sampling"),
 ]

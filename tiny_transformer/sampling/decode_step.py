@@ -3,10 +3,12 @@
 Writing a text is this step, once per token, and nothing else counts. What a step of `model.hidden` decides anew every time is
 decided once here: queries, keys and values are one product, weights lie as the processor reads them fastest, a window is a slice
 and not a mask, shared keys are not copied, and nothing is checked. A token then takes little more than reading the weights.
+Where there is a C compiler, the same step as one call takes this one's place (`native_step.py`).
 Left out: first readings of several tokens (`decoder.py`), GPUs. Read before: `transformer_block.py`, `multi_head.py`, `packed.py`.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,6 +27,7 @@ from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
+from tiny_transformer.sampling.native_step import Listener, native_step
 from tiny_transformer.sampling.packed import prepare, prepare_onto, worthwhile
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import is_reference
@@ -53,12 +56,17 @@ class DecodeStep:
     def __init__(self, model: TinyTransformerLM, cache: KVCache) -> None:
         """Prepare for a model that `fits`."""
         self.model, self.cache, self.config = model, cache, model.config
+        self.native = native_step(model, cache)
+        if self.native is not None:
+            return
         blocks = cast(list[TransformerBlock], list(model.blocks))
         self.blocks = [_Block(block, layer, cache.batch_size) for block, layer in zip(blocks, cache.layers, strict=True)]
         self.columns = torch.arange(cache.max_len)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Append one token to every row. The cache must hold at least one token and have room for one more."""
+        if self.native is not None:
+            return self.native(tokens)
         column = self.cache.length
         positions = self.columns[column : column + 1] if self.cache.padding is None else self.cache.positions(1)
         most = len(self.config.ngram_rows)
@@ -73,7 +81,10 @@ class DecodeStep:
         """Where each function lives that is one part of a token, its name there, and the part as `step_cost.py` calls it.
 
         For whoever times them (`token_times.py`). What a product does on its way out, an activation or a sum, is timed with it.
+        The step in C has no functions to name: it tells a listener (`told_to`).
         """
+        if self.native is not None:
+            return
         yield F, "scaled_dot_product_attention", FUSED_ATTENTION
         for block in self.blocks:
             yield block, "attend", "heads"
@@ -83,6 +94,17 @@ class DecodeStep:
             yield block, "down", "feed-forward down"
             if block.gate is not None:
                 yield block, "gate", "feed-forward up"
+
+    @contextmanager
+    def told_to(self, listener: Listener) -> Iterator[None]:
+        """Inside, the step in C tells `listener` when each of its parts began; the step in PyTorch tells nothing."""
+        if self.native is not None:
+            self.native.listener = listener
+        try:
+            yield
+        finally:
+            if self.native is not None:
+                self.native.listener = None
 
     def _place(self, positions: Tensor) -> Place:
         config, n = self.config, self.cache.length + 1

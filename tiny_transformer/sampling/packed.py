@@ -3,7 +3,7 @@
 A product of one or a few rows with a large matrix, one per layer and token, is what generation consists of. PyTorch's usual
 product reads the matrix as it lies; oneDNN's can read a copy that is rearranged once (that is what `torch.compile` does with
 frozen weights): the same numbers up to rounding, in about three quarters of the time. It costs a second copy of the weights
-while the text is written. Left out: GPUs, other number formats. Read before: `quantized.py`.
+while the text is written. Left out: GPUs, other number formats, the whole step in C (`native_step.py`). Read before: `quantized.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tiny_transformer.feedforward import ACTIVATIONS
 from tiny_transformer.linear import PLAIN
 from tiny_transformer.quantized import Quantized, QuantizedLinear, quantized_product
-from tiny_transformer.sampling.native import row_product
 
 FEWEST_TOKENS = 16
 """Below this the rearranging costs more than it gains."""
@@ -54,9 +53,6 @@ def prepare(layers: Sequence[nn.Linear | QuantizedLinear], rows: int, activation
     `activation` is a name in `feedforward.ACTIVATIONS`; where oneDNN knows it, it costs no pass of its own.
     """
     matrix, bias = _join(layers)
-    native = row_product(matrix, bias, rows) if isinstance(matrix, Tensor) else None
-    if native is not None:
-        return _then(lambda x: native(x, None), activation)
     if isinstance(matrix, Tensor) and _packs():
         if activation in FUSED:
             return _packed_forward(matrix, bias, rows, *FUSED[activation])
@@ -67,9 +63,6 @@ def prepare(layers: Sequence[nn.Linear | QuantizedLinear], rows: int, activation
 def prepare_onto(layer: nn.Linear | QuantizedLinear, rows: int) -> Onto:
     """(x, stream) to stream + x Wᵀ + b, for a branch that ends in this layer: x (rows, in), stream and result (rows, out)."""
     matrix, bias = _join([layer])
-    native = row_product(matrix, bias, rows) if isinstance(matrix, Tensor) else None
-    if native is not None:
-        return native
     if isinstance(matrix, Tensor) and _packs():
         weight, linear = torch.ops.mkldnn._reorder_linear_weight(matrix, rows), torch.ops.mkldnn._linear_pointwise.binary
         return lambda x, stream: linear(x, stream, weight, bias, "add")

@@ -1,7 +1,8 @@
 """One text and a cache that can go back: the logits behind any of its last tokens, with only what is new being read.
 
 A guess that is rejected leaves keys and values of a text that never came to be. Nothing has to be undone for that: the reader
-compares the text it is asked about with the text it has read, goes back to where they part, and reads the rest. The edge of the
+compares the text it is asked about with the text it has read, goes back to where they part, and reads the rest: by the step in C
+where there is one (`native_step.py`), so that several guesses cost little more than one token. The edge of the
 context is the usual one, so the logits are those of `decoder.naive_logits`.
 
 Left out: batches (`decoder.py`); rows that accept different numbers of guesses would each need a length of their own.
@@ -16,7 +17,9 @@ from torch import Tensor
 from tiny_transformer.context_window import RESERVE, window_start
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.sampling.decode_step import fits, is_plain
 from tiny_transformer.sampling.decoder import evaluating
+from tiny_transformer.sampling.native_step import MOST_ITEMS, native_step
 from tiny_transformer.sampling.packed import applied, pack
 
 
@@ -50,7 +53,9 @@ class RewindingReader:
         self.limit = model.config.max_seq_len
         self._seen: list[int] = []  # the tokens that the cache holds, from the window's first
         self._cache = self._make_cache(min(self.limit, RESERVE))
-        self._packed = pack(model, at_once, max_new)
+        self._prepared = fits(model, max_new)
+        self._step = native_step(model, self._cache) if self._prepared else None
+        self._packed = {} if self._step is not None else pack(model, at_once, max_new)
 
     def logits(self, ids: Sequence[int], last: int = 1) -> Tensor:
         """The next token's logits behind each of the last `last` tokens of a text: (last, vocab); the last row is for the whole text.
@@ -63,12 +68,17 @@ class RewindingReader:
         window = list(ids[start:])
         if len(window) > self._cache.max_len:
             self._cache, self._seen = self._make_cache(min(self.limit, 2 * len(window))), []
+            self._step = native_step(self.model, self._cache) if self._prepared else None
         kept = self._rewind(window[: len(window) - last])  # the last ones are read again: their logits are wanted
         with evaluating(self.model):
             new = torch.tensor([window[kept:]], device=self.model.device)
+            if self._step is not None and kept > 0 and new.size(1) <= MOST_ITEMS and not is_plain():
+                logits: Tensor = self._step(new[0])[-last:]
+                self._seen = window
+                return logits
             with applied(self._packed if kept else {}):
                 hidden = self.model.hidden(new, cache=self._cache)
-            logits: Tensor = self.model.unembed(hidden[:, -last:])[0]  # (last, vocab)
+            logits = self.model.unembed(hidden[:, -last:])[0]  # (last, vocab)
         self._seen = window
         return logits
 

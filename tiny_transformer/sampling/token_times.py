@@ -52,6 +52,8 @@ def time_tokens(
             if watching:
                 step = decoders[0].step
                 stack.enter_context(watched(watch, model, (*AROUND, *(step.parts() if step is not None else ()))))
+                if step is not None:
+                    stack.enter_context(step.told_to(watch.became))
             wait_for(model.device)
             begun = time.perf_counter()
             if watching:

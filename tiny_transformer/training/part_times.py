@@ -65,6 +65,10 @@ class Stopwatch:
         self._open[-1] = part
         self._switch()
 
+    def became(self, part: str, moment: float) -> None:
+        """`become`, told afterwards: from that moment on (`time.perf_counter`'s) time belonged to `part`; "" for what is open."""
+        self.marks.append((moment, (part or self._open[-1], self.phase)))
+
     def start(self) -> None:
         """A new step: forget the last."""
         self.marks, self._made, self._open, self.phase = [], [], [OTHER], "forward"
