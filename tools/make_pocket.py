@@ -51,16 +51,18 @@ def losses(path: Path, data: dict[str, Any]) -> tuple[Measured, Measured]:
     return loss_in_windows(model, ids), loss_in_random_windows(model, ids)
 
 
-def card(record: dict[str, Any], seconds: float | None, before: tuple[Measured, Measured], after: tuple[Measured, Measured]) -> str:
-    """What the model is, in Markdown."""
+def card(
+    source: str, record: dict[str, Any], seconds: float | None, before: tuple[Measured, Measured], after: tuple[Measured, Measured]
+) -> str:
+    """What the model is, in Markdown; `source` is the run it was made from."""
     training, model, made = record["training"], record["model"], record["environment"]
     settings = "\n".join(f"| {name} | {value} |" for name, value in {**model, **training}.items())
     spent = "" if seconds is None else f" in {seconds:.0f} seconds, from the start of the command to the last training step"
     return f"""# The pocket model
 
-A character model of Tiny Shakespeare with {record["parameters"] / 1e6:.2f} million parameters, trained{spent}, on {made["hardware"]},
-{made["started"][:10]}, seed {training["seed"]}. It writes verse that looks like Shakespeare and means nothing; it knows no other text
-and answers no questions.
+A character model of Tiny Shakespeare with {record["parameters"] / 1e6:.2f} million parameters, trained{spent}.
+The machine: {made["hardware"]}; {made["started"][:10]}; seed {training["seed"]}.
+It writes verse that looks like Shakespeare and means nothing; it knows no other text and answers no questions.
 
     tiny generate pocket --prompt "ROMEO:"
     tiny chat pocket
@@ -74,8 +76,8 @@ Loss in nats per character on the last tenth of the text, which it has not seen,
 
 Made again (the clock decides how many steps fit, so losses differ in the second digit behind the point) by:
 
-    {shlex.join(["tiny", *made["command"][1:]])}
-    python tools/make_pocket.py {shlex.quote(record_folder(made["command"]))}
+    {shlex.join(["tiny", *without_place(made["command"][1:])])}
+    python tools/make_pocket.py {shlex.quote(source)}
 
 | setting | value |
 |---|---|
@@ -83,9 +85,10 @@ Made again (the clock decides how many steps fit, so losses differ in the second
 """
 
 
-def record_folder(command: list[str]) -> str:
-    """Where the command put its run."""
-    return command[command.index("--out") + 1] if "--out" in command else "checkpoints/speedrun"
+def without_place(command: list[str]) -> list[str]:
+    """The command's words without --out and its folder."""
+    place = command.index("--out") if "--out" in command else len(command)
+    return command[:place] + command[place + 2 :]
 
 
 def main(source: str, target: str | None = None) -> None:
@@ -103,7 +106,7 @@ def main(source: str, target: str | None = None) -> None:
     seconds = next((line["trained_seconds"] for line in reversed(found.metrics()) if "trained_seconds" in line), None)
     data = found.record["data"]
     before, after = losses(file, data), losses(made, data)
-    (folder / "CARD.md").write_text(card(found.record, seconds, before, after), encoding="utf-8")
+    (folder / "CARD.md").write_text(card(source, found.record, seconds, before, after), encoding="utf-8")
     print(f"{made}: {size:,} bytes, loss {before[0]} as trained, {after[0]} in 8 bits")
 
 
