@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_transformer import run
+from tiny_transformer import corpora, run
 from tiny_transformer.cli.main import main
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.model import TinyTransformerLM
@@ -128,8 +128,18 @@ def test_the_tool_makes_it_with_its_card(tool, tmp_path, monkeypatch):
         "train", "--corpus", "pitches", "--size", "30000", "--out", "first", "--d-model", "16", "--n-layers", "1", "--n-heads", "2",
         "--max-seq-len", "16", "--max-steps", "3", "--batch-size", "4", "--seed", "5",
     ]) == 0  # fmt: skip
-    monkeypatch.setattr(tool, "loss_in_random_windows", lambda model, ids: tool.loss_in_windows(model, ids[:500]))
+    measured = []
+
+    def watched(model, ids):
+        measured.append((model, len(ids)))
+        return tool.loss_in_windows(model, ids)
+
+    monkeypatch.setattr(tool, "loss_in_random_windows", watched)
     tool.main("first", "made")
+    characters = len(corpora.load("pitches", size=30000).text)
+    assert [length for _, length in measured] == [characters - int(characters * 0.9)] * 2  # the validation text
+    for (model, _), path in zip(measured, ("first", "made"), strict=True):  # as trained, then in eight bits
+        assert torch.equal(model.embeddings.token.weight, run.load(path)[0].embeddings.token.weight)
     card = Path("made/CARD.md").read_text(encoding="utf-8")
     assert "make_pocket.py first" in card and "| n_layers | 1 |" in card and "seed 5" in card
     as_trained, rounded = (float(line.split("|")[2].split("±")[0]) for line in card.splitlines() if line.startswith(("| as", "| here")))

@@ -46,7 +46,7 @@ def losses(path: Path, data: dict[str, Any]) -> tuple[Measured, Measured]:
     model, tokenizer = run.load(path)
     if tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer: the validation text can't be read. Take a run of tiny train")
-    text = split(corpora.load(data["corpus"]).text, data["val_share"])[1]
+    text = split(corpora.load(data["corpus"] or data["data"], size=data["size"]).text, data["val_share"])[1]
     ids = np.array(tokenizer.encode(text))
     return loss_in_windows(model, ids), loss_in_random_windows(model, ids)
 
