@@ -27,7 +27,7 @@ from tiny_transformer import corpora
 from tiny_transformer.config import ModelConfig, SampleConfig
 from tiny_transformer.corpora import pitches
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.quantized import quantize_model, weight_bytes
+from tiny_transformer.quantized_layers import quantize_model, weight_bytes
 from tiny_transformer.sampling import generator
 from tiny_transformer.sampling.generator import TextGenerator
 from tiny_transformer.tokenization.char import CharTokenizer

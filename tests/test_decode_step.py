@@ -12,7 +12,7 @@ from tests.options import OPTIONS
 from tiny_transformer.attention import record_weights
 from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
-from tiny_transformer.quantized import quantize_model
+from tiny_transformer.quantized_layers import quantize_model
 from tiny_transformer.sampling import decoder as decoder_module
 from tiny_transformer.sampling.beam import beam_search
 from tiny_transformer.sampling.decode_step import DecodeStep, fits

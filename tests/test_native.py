@@ -15,7 +15,7 @@ from tests.options import OPTIONS
 from tests.test_decode_step import with_biases
 from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
-from tiny_transformer.quantized import quantize_model
+from tiny_transformer.quantized_layers import quantize_model
 from tiny_transformer.sampling import native, native_weights
 from tiny_transformer.sampling.decode_step import DecodeStep
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate

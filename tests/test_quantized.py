@@ -14,7 +14,8 @@ from tests.options import OPTIONS, small_config
 from tiny_transformer.config import ConfigError, ModelConfig, SampleConfig
 from tiny_transformer.corpora.pitches import text as pitches
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.quantized import Quantized, QuantizedLinear, dequantize, quantize, quantize_model, quantized_product, weight_bytes
+from tiny_transformer.quantized import Quantized, dequantize, quantize, quantized_product
+from tiny_transformer.quantized_layers import QuantizedLinear, quantize_model, weight_bytes
 from tiny_transformer.sampling.generator import TextGenerator
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path

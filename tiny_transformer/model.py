@@ -201,18 +201,21 @@ class TinyTransformerLM(nn.Module):
         token, output = weights.get("embeddings.token.weight"), weights.get("unembed.weight")
         if self.config.tie_weights and token is not None and output is not None and torch.equal(token, output):
             weights = {name: tensor for name, tensor in weights.items() if name != "unembed.weight"}
-        problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in weights]
-        problems += [f"unexpected {name} {tuple(weights[name].shape)}" for name in weights if name not in own]
-        problems += [
-            f"{name} has shape {tuple(weights[name].shape)}, must be {tuple(own[name].shape)}"
-            for name in own
-            if name in weights and own[name].shape != weights[name].shape
-        ]
-        if problems:
-            raise ValueError(f"the weights do not fit the config ({len(problems)} differences): " + "; ".join(problems))
+        check_weights(*({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, weights)))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
+
+
+def check_weights(must: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError where the `shapes` of weights are not what they must be: with all missing, unexpected and misshapen names at once."""
+    problems = [f"missing {name} {shape}" for name, shape in must.items() if name not in shapes]
+    problems += [f"unexpected {name} {shape}" for name, shape in shapes.items() if name not in must]
+    problems += [
+        f"{name} has shape {shapes[name]}, must be {shape}" for name, shape in must.items() if name in shapes and shapes[name] != shape
+    ]
+    if problems:
+        raise ValueError(f"the weights do not fit the config ({len(problems)} differences): " + "; ".join(problems))
 
 
 def init_weights(model: TinyTransformerLM, seed: int) -> None:

@@ -1,30 +1,28 @@
-"""Weights in eight bits: a quarter of the memory, and products that read a quarter of it.
+"""A matrix in eight bits: a quarter of the memory, and products that read a quarter of it.
 
-    W ≈ scale · values        values: whole numbers from -127 to 127, one scale per row of W (one output of the layer)
+    W ≈ scale · values        values: whole numbers from -127 to 127, one scale per row of W (one output of the layer), or per block
 
 Writing a text one token at a time is reading all weights once per token, so smaller weights are faster ones. Nothing is calibrated
 and no text is needed: symmetric, round to nearest (Dettmers et al. 2022, "LLM.int8()", section 2, on why each row gets a scale of
-its own). What is looked up, or small, stays as it is: embeddings, output layer, norms and biases. On PCs the product reads x and
-gives y in bfloat16, because PyTorch's kernel is only fast so: 0.2 % of rounding beside the 1 % of the weights.
-Left out: training with rounded weights; two numbers in one byte. Read before: `model.py`.
+its own). On PCs the product reads x and gives y in bfloat16, because PyTorch's kernel is only fast so: 0.2 % of rounding beside the
+1 % of the weights. Left out: four bits (`nf4.py`), layers and models (`quantized_layers.py`), files. Read before: `rounded_weights.py`.
 """
 
-import copy
 import platform
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tiny_transformer.config import check
-from tiny_transformer.linear import PLAIN
-from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.rounded_weights import Stored
 from tiny_transformer.utils.reference import is_reference
 
 STEP = 16
 """PyTorch's kernel takes numbers of inputs that this divides; other layers are unpacked for each product."""
+ALL = slice(None)
 
 
 class Quantized(NamedTuple):
@@ -40,9 +38,23 @@ class Quantized(NamedTuple):
         """What it takes in memory."""
         return self.values.nbytes + self.scales.nbytes
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the matrix: (out, in)."""
+        return tuple(self.values.shape)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice = ALL) -> Tensor:
+        """The numbers it stands for, or some rows of them: (rows, in)."""
+        scales = self.scales[rows]
+        return (self.values[rows].to(scales.dtype) * spread(scales, self.values.size(-1))).to(dtype)
+
+    def stored(self) -> Stored:
+        """As it lies in a file."""
+        return Stored(self.shape, self.values.numpy(force=True), self.scales.float().numpy(force=True))
+
 
 def quantize(weight: Tensor, bits: int = 8, group: int | None = None) -> Quantized:
-    """Round a matrix (out, in) to whole numbers of `bits` bits, with one scale per row, or per `group` columns of a row.
+    """Round a matrix (out, in) to whole numbers of `bits` bits, with one scale per row, or per group of at most `group` columns.
 
     The scale is the largest number of the row (or group) by 2^(bits-1) - 1, rounded up to a bfloat16, which every product can take
     as it is. No number is off by more than half a scale.
@@ -50,20 +62,35 @@ def quantize(weight: Tensor, bits: int = 8, group: int | None = None) -> Quantiz
     >>> quantize(torch.tensor([[0.5, -127.0, 2.0]])).values.tolist()
     [[0, -127, 2]]
 
-    Raises ConfigError for bits outside 2 to 8 or a group that does not divide the columns, ValueError for anything but a finite matrix.
+    Raises ConfigError for bits outside 2 to 8 or a group below 1, ValueError for anything but a finite matrix.
     """
     check(2 <= bits <= 8, f"bits={bits}", "it must be from 2 to 8", "Try bits=8")
-    if weight.dim() != 2 or not bool(torch.isfinite(weight).all()):
-        raise ValueError(f"a weight of shape {tuple(weight.shape)}: it must be a matrix (out, in) of finite numbers")
-    out, columns = weight.shape
-    group = columns if group is None else group
-    check(group >= 1 and columns % group == 0, f"group={group}", f"it must divide the {columns} columns", "Leave it out")
-    grouped = weight.detach().float().view(out, columns // group, group)
-    largest = 2 ** (bits - 1) - 1
-    scales = _up_to_bfloat16(grouped.abs().amax(-1) / largest)  # (out, groups)
+    check_matrix(weight)
+    columns, largest = weight.size(1), 2 ** (bits - 1) - 1
+    weight = weight.detach().float()
+    scales = _up_to_bfloat16(largest_by_block(weight, columns if group is None else group) / largest)  # (out, groups)
     divisor = torch.where(scales > 0, scales, 1)  # a row of zeros stays one
-    values = (grouped / divisor[..., None]).round().clamp(-largest, largest)
-    return Quantized(values.view(out, columns).to(torch.int8), scales)
+    values = (weight / spread(divisor, columns)).round().clamp(-largest, largest)
+    return Quantized(values.to(torch.int8), scales)
+
+
+def check_matrix(weight: Tensor) -> None:
+    """Raise ValueError for anything but a matrix of finite numbers."""
+    if weight.dim() != 2 or weight.numel() == 0 or not bool(torch.isfinite(weight).all()):
+        raise ValueError(f"a weight of shape {tuple(weight.shape)}: it must be a matrix (out, in) of finite numbers")
+
+
+def largest_by_block(weight: Tensor, block: int) -> Tensor:
+    """The largest magnitude in each block of at most `block` columns: (out, in) to (out, blocks). Blocks are as equal as can be."""
+    check(block >= 1, f"block={block}", "it must be at least 1", "Leave it out")
+    blocks = -(-weight.size(1) // block)
+    width = -(-weight.size(1) // blocks)
+    return F.pad(weight, (0, blocks * width - weight.size(1))).view(len(weight), blocks, width).abs().amax(-1)
+
+
+def spread(scales: Tensor, columns: int) -> Tensor:
+    """Each scale for every column of its block: (out, blocks) to (out, columns), or (out, 1) where a row has one."""
+    return scales if scales.size(-1) == 1 else scales.repeat_interleave(-(-columns // scales.size(-1)), -1)[..., :columns]
 
 
 def _up_to_bfloat16(x: Tensor) -> Tensor:
@@ -77,9 +104,7 @@ def dequantize(quantized: Quantized, dtype: torch.dtype = torch.float32) -> Tens
     >>> dequantize(quantize(torch.tensor([[3.0, -6.0]]))).tolist()[0][1]
     -6.0
     """
-    out, columns = quantized.values.shape
-    grouped = quantized.values.view(out, quantized.scales.size(1), -1).to(quantized.scales.dtype)
-    return (grouped * quantized.scales[..., None]).view(out, columns).to(dtype)
+    return quantized.dequantize(dtype)
 
 
 def quantized_product(quantized: Quantized, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
@@ -96,7 +121,7 @@ def quantized_product(quantized: Quantized, bias: Tensor | None = None) -> Calla
 
     def multiply(x: Tensor) -> Tensor:
         if not fast or x.dtype != torch.float32 or is_reference():
-            return F.linear(x, dequantize(quantized, x.dtype), bias)
+            return F.linear(x, quantized.dequantize(x.dtype), bias)
         x = x.contiguous() if kernel == torch.float32 else x.to(kernel, memory_format=torch.contiguous_format)
         y = torch._weight_int8pack_mm(x, values, flat)
         return y.float() if bias is None else bias + y
@@ -109,59 +134,12 @@ def _kernel_dtype() -> torch.dtype:
     return torch.float32 if platform.machine().lower() in ("aarch64", "arm64") else torch.bfloat16
 
 
-class QuantizedLinear(nn.Module):
-    """y = x Wᵀ + b with W in whole numbers. (…, in) to (…, out). Not trained: what is rounded has no gradient."""
-
-    values: Tensor
-    scales: Tensor
-
-    def __init__(self, quantized: Quantized, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = quantized.values.shape
-        self.register_buffer("values", quantized.values)
-        self.register_buffer("scales", quantized.scales)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-
-    @property
-    def quantized(self) -> Quantized:
-        """The matrix."""
-        return Quantized(self.values, self.scales)
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return quantized_product(self.quantized, self.bias)(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
-
-
-def quantize_model(model: TinyTransformerLM, bits: int = 8) -> TinyTransformerLM:
-    """A copy of `model`, in evaluation mode, whose linear layers have weights of `bits` bits: for writing and measuring.
-
-    The model itself is left alone. The copy's `weights()` are those that were not rounded.
-
-    >>> TextGenerator(quantize_model(model), tokenizer).generate("ROMEO:")                # doctest: +SKIP
-    """
-    small = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        for parent in list(small.modules()):
-            for name, layer in list(parent.named_children()):
-                if isinstance(layer, nn.Linear) and type(layer) in PLAIN:
-                    setattr(parent, name, QuantizedLinear(quantize(layer.weight, bits), layer.bias))
-    return small
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """All that a model holds in memory, in bytes; what is used twice counts once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
-
-
 if __name__ == "__main__":
-    from tiny_transformer.config import ModelConfig
-
     weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     for bits in (8, 4, 2):
         rounded = quantize(weight, bits)
         error = (dequantize(rounded) - weight).abs().max()
         print(f"{bits} bits: a row {rounded.values[0].tolist()}, largest error {error:.4f}, half a scale {rounded.scales.max() / 2:.4f}")
-    model = TinyTransformerLM(ModelConfig(d_model=64), seed=0)
-    small = quantize_model(model)
-    ids = torch.arange(12)[None]
-    print(f"bytes {weight_bytes(model):,} -> {weight_bytes(small):,}; logits differ by {(model(ids) - small(ids)).abs().max():.1e}")
+    x = torch.randn(2, 6)
+    print(f"x (2, 6) to {tuple(quantized_product(quantize(weight))(x).shape)}, off by at most",
+          f"{(quantized_product(quantize(weight))(x) - x @ weight.T).abs().max():.3f}")

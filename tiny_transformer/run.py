@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -48,6 +48,8 @@ NUMPY_SUFFIX = ".safetensors"
 """What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
 PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
 """Which checkpoint of a run is meant when none is named."""
+QUANTIZED = "quantized"
+"""In a checkpoint's lineage: how `tiny quantize` rounded its weights."""
 PATTERNS = ("*.pt", "*/*.pt", "*/*.safetensors")
 """Where checkpoints are looked for when a path leads nowhere."""
 
@@ -332,21 +334,35 @@ def _suggestion(path: Path, known: Iterable[Path]) -> str:
 
 
 def read(file: Path) -> Checkpoint:
-    """The checkpoint in a file of either engine, with PyTorch's tensors. Raises CheckpointError for a damaged one."""
+    """The checkpoint in a file of either engine, with PyTorch's tensors. Raises CheckpointError for a damaged one.
+
+    What `tiny quantize` wrote keeps its weights in few bits (`rounded`); of other files, such as `pocket`, they come as numbers.
+    """
     if file.suffix != NUMPY_SUFFIX:
         return checkpoints.load(file)
     import torch
 
-    found = numpy_checkpoints.load(file)
+    from tiny_transformer.quantized_layers import from_stored
+
+    found = numpy_checkpoints.load(file, expand=False)
+    if not is_quantized(found):
+        found = replace(found, weights=found.expanded(), rounded={})
     weights = {name: torch.from_numpy(weight) for name, weight in found.weights.items()}
-    return Checkpoint(found.config, found.tokenizer, weights, found.step, found.metrics, found.lineage)
+    rounded = {name: from_stored(stored) for name, stored in found.rounded.items()}
+    return Checkpoint(found.config, found.tokenizer, weights, found.step, found.metrics, found.lineage, rounded=rounded)
+
+
+def is_quantized(checkpoint: Checkpoint | numpy_checkpoints.Checkpoint) -> bool:
+    """Whether `tiny quantize` made it: to be used in few bits."""
+    return QUANTIZED in checkpoint.lineage
 
 
 def as_numpy(checkpoint: Checkpoint) -> numpy_checkpoints.Checkpoint:
     """A checkpoint for the NumPy engine: the same weights as arrays. What resuming needs stays behind, it is PyTorch's own."""
     weights = {name: tensor.numpy(force=True) for name, tensor in checkpoint.weights.items()}
+    rounded = {name: matrix.stored() for name, matrix in checkpoint.rounded.items()}
     return numpy_checkpoints.Checkpoint(
-        checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, checkpoint.lineage
+        checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, checkpoint.lineage, rounded=rounded
     )
 
 
@@ -358,6 +374,10 @@ def build(checkpoint: Checkpoint) -> "tuple[TinyTransformerLM, Tokenizer | None]
     from tiny_transformer.model import TinyTransformerLM
 
     tokenizer = tokenizer_of(checkpoint)
+    if checkpoint.rounded:
+        from tiny_transformer.quantized_layers import assemble
+
+        return assemble(checkpoint.config, checkpoint.weights, checkpoint.rounded), tokenizer
     return TinyTransformerLM(checkpoint.config, weights=checkpoint.weights).eval(), tokenizer
 
 

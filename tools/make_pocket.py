@@ -31,14 +31,11 @@ MOST_BYTES = 3_000_000
 
 def rounded(checkpoint: Checkpoint, note: dict[str, Any]) -> checkpoints.Checkpoint:
     """The checkpoint with its matrices in eight bits."""
-    weights = {}
-    for name, weight in checkpoint.weights.items():
-        if weight.dim() != 2:
-            weights[name] = weight.float().numpy()
-            continue
-        values, scales = quantize(weight)
-        weights[name], weights[name + checkpoints.SCALES] = values.numpy(), scales.numpy()
-    return checkpoints.Checkpoint(checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, note)
+    weights = {name: weight.float().numpy() for name, weight in checkpoint.weights.items() if weight.dim() != 2}
+    small = {name: quantize(weight).stored() for name, weight in checkpoint.weights.items() if weight.dim() == 2}
+    return checkpoints.Checkpoint(
+        checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, note, rounded=small
+    )
 
 
 def losses(path: Path, data: dict[str, Any]) -> tuple[Measured, Measured]:

@@ -81,7 +81,7 @@ def open_writer(path: str, engine_name: str = "torch", *, int8: bool = False) ->
         raise ValueError(f"{file} holds no tokenizer: writing needs one. Name a checkpoint made by tiny train")
     model = used.build(loaded)
     if int8:
-        from tiny_transformer.quantized import quantize_model
+        from tiny_transformer.quantized_layers import quantize_model
 
         model = quantize_model(model)
     return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8=int8, lineage=loaded.lineage)

@@ -2,22 +2,24 @@
 
 The weights are its tensors, under their public names, so any program that reads safetensors finds them. Everything else is
 JSON in the file's metadata, with a SHA-256 of it all. Mirrors `tiny_transformer/utils/checkpoint.py`, whose `.pt` files
-need PyTorch. Read before: `utils/atomic.py`.
+need PyTorch. Weights may lie there in eight or four bits (`rounded_weights.py`). Read before: `utils/atomic.py`.
 """
 
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.numpy_engine.linear import Array
+from tiny_transformer.numpy_engine.model import weight_shapes
+from tiny_transformer.rounded_weights import Stored, collect
 from tiny_transformer.utils.atomic import atomic_save
 from tiny_transformer.utils.checkpoint import CheckpointError
 
@@ -28,8 +30,11 @@ MARK = "tiny_transformer"
 DIGEST = "sha256"
 RECORD = ("config", "tokenizer", "step", "metrics", "lineage", "training")
 """The other metadata keys; each value is JSON."""
-SCALES = ".scales"
-"""Behind the name of a weight that is stored as whole numbers from -127 to 127: what they stand for, one number per row."""
+NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint64": "U64",
+    "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+"""NumPy's names of types, and the format's."""
 STATE = "training/"
 """Before the name of every tensor that is no weight: what the optimizer remembers."""
 
@@ -48,6 +53,12 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    rounded: dict[str, Stored] = field(default_factory=dict)
+    """Weights in few bits, by name; not in `weights` then."""
+
+    def expanded(self) -> dict[str, Array]:
+        """All weights as numbers."""
+        return self.weights | {name: stored.expand() for name, stored in self.rounded.items()}
 
 
 def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -56,29 +67,31 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     Raises OSError naming `path` when the file system refuses, TypeError for content that is no JSON value.
     """
     tensors = {name: np.ascontiguousarray(weight) for name, weight in checkpoint.weights.items()}
+    for name, stored in checkpoint.rounded.items():
+        tensors |= {part: np.ascontiguousarray(array) for part, array in stored.tensors(name).items()}
     training = _take_out(checkpoint.training, STATE, tensors)
     values = {**vars(checkpoint), "config": checkpoint.config.to_dict(), "training": training}
     metadata = {MARK: str(FORMAT)} | {key: json.dumps(values[key]) for key in RECORD}  # ASCII: any reader can hold it
-    content = to_bytes(tensors, {**metadata, DIGEST: _digest(metadata, tensors)})
+    metadata[DIGEST] = _digest(metadata, tensors)
     try:
-        atomic_save(path, lambda file: file.writelines([content]))
+        atomic_save(path, lambda file: file.writelines(_content(metadata, tensors)))
     except OSError as error:
         reason = f"{error.strerror or error}: the checkpoint was not written, an older one is unharmed"
         raise OSError(error.errno, reason, str(path)) from error
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load(path: str | os.PathLike[str], *, expand: bool = True) -> Checkpoint:
     """Read and verify a checkpoint: one that `save` wrote, or any safetensors file with our config as JSON in its metadata.
 
-    Weights that are stored as whole numbers with scales (`tools/make_pocket.py`) come as the numbers they stand for.
+    Weights in few bits (`tiny quantize`, `tools/make_pocket.py`) come as the numbers they stand for, or as they are without `expand`.
     Raises CheckpointError naming the file when it is missing, not ours, from a newer version, or damaged anywhere.
     """
     path = Path(path)
     metadata, tensors = _read(path)
     if MARK in metadata and metadata[MARK] != str(FORMAT):
         raise CheckpointError(f"{path} has format {metadata[MARK]}: this version reads {FORMAT}. Install a newer Tiny Transformer")
-    found = metadata.pop(DIGEST, None)
-    if (found is not None or MARK in metadata) and found != _digest(metadata, tensors):
+    digest = metadata.pop(DIGEST, None)
+    if (digest is not None or MARK in metadata) and digest != _digest(metadata, tensors):
         raise _damaged(path, "its content does not match its digest")
     if "config" not in metadata:
         raise CheckpointError(f"{path} has no config in its metadata: it must say which model the weights belong to. Add it")
@@ -86,7 +99,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         record = {key: json.loads(metadata[key]) for key in RECORD if key in metadata}
         training = _put_back(record.pop("training", None), STATE, tensors)
         record["config"] = ModelConfig.from_dict(record["config"])
-        return Checkpoint(**{"tokenizer": None, **record, "weights": _expanded(tensors), "training": training})
+        rounded = collect(tensors, weight_shapes(record["config"]))
+        found = Checkpoint(**{"tokenizer": None, **record, "weights": tensors, "training": training, "rounded": rounded})
+        return replace(found, weights=found.expanded(), rounded={}) if expand else found
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, str(error)) from error
 
@@ -110,11 +125,25 @@ def _put_back(value: Any, place: str, tensors: dict[str, Array]) -> Any:
     return value
 
 
-def _expanded(tensors: dict[str, Array]) -> dict[str, Array]:
-    """The weights, those in eight bits as float32: values (rows, columns) times scales (rows, 1)."""
-    scales = {name.removesuffix(SCALES): array for name, array in tensors.items() if name.endswith(SCALES)}
-    stored = {name: array for name, array in tensors.items() if not name.endswith(SCALES)}
-    return {name: array.astype(np.float32) * scales[name] if name in scales else array for name, array in stored.items()}
+def _content(metadata: dict[str, str], tensors: dict[str, Array]) -> Iterator[bytes | memoryview]:
+    """A safetensors file piece by piece, so that it is never in memory beside the tensors: length, header, and every tensor's bytes.
+
+    The widest numbers come first and the header is filled with blanks, so that each tensor begins at a multiple of its own width.
+    """
+    order, end, header = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)), 0, dict[str, Any](__metadata__=metadata)
+    for name in order:
+        array = tensors[name]
+        header[name] = {"dtype": NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    yield from (_bytes(tensors[name]) for name in order)
+
+
+def _bytes(array: Array) -> memoryview:
+    """The numbers as they lie in memory."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
@@ -123,7 +152,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
         raise CheckpointError(f"{path} is a folder: a checkpoint is a file. Pass the .safetensors file inside it")
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}), {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist. `tiny runs` lists what there is") from None
     except OSError as error:
@@ -142,7 +171,7 @@ def _digest(metadata: dict[str, str], weights: dict[str, Array]) -> str:
     for name in sorted(weights):
         weight = weights[name]
         digest.update(f"\n{name}\n{weight.dtype}\n{list(weight.shape)}\n".encode("utf-8", "surrogatepass"))
-        digest.update(weight.tobytes())
+        digest.update(_bytes(weight))
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ Read before: `accounting.py`, `tokenizer_files.py`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +20,47 @@ from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import Source, open_source
 from tiny_transformer.pretrained.safetensors_file import Array, row_chunks, widen
 from tiny_transformer.pretrained.tokenizer_files import read_tokenizer
+from tiny_transformer.quantized_layers import Seen, assemble, linear_weights, round_each, without_memory
+from tiny_transformer.rounded_weights import Rounding
 from tiny_transformer.tokenization.base import Tokenizer
 
 
 def load_pretrained(
-    directory: str | os.PathLike[str], dtype: torch.dtype = torch.float32
+    directory: str | os.PathLike[str], dtype: torch.dtype = torch.float32, bits: int | Rounding | None = None
 ) -> tuple[TinyTransformerLM, Tokenizer | None]:
     """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory.
 
     GPT-2, Llama 2 and 3, Mistral, Qwen 2, 2.5 and 3, BERT; one file or several, float32, float16 or bfloat16. `dtype` is what the
-    weights become. Raises ConfigError in one line: for what a model asks for that we do not have, by name; for names and shapes
+    weights become. With `bits` 8 or 4, or a `Rounding`, linear layers are rounded one by one while they are read, so that the whole
+    model is never there in `dtype` (embeddings and the output layer are). Raises ConfigError in one line: for what a model asks for that we do not have, by name; for names and shapes
     that do not fit, all at once; for damaged files.
     """
+    rounding = Rounding(bits=bits) if isinstance(bits, int) else bits
     source = open_source(directory)
     tokenizer = read_tokenizer(source.directory, source.family.name, source.config.vocab_size)
-    return build(source, dtype), tokenizer
+    return build(source, dtype, rounding), tokenizer
 
 
-def build(source: Source, dtype: torch.dtype = torch.float32) -> TinyTransformerLM:
-    """The model of an accounted directory. Raises ConfigError where a tensor that should repeat another does not."""
+def build(
+    source: Source, dtype: torch.dtype = torch.float32, rounding: Rounding | None = None, seen: Seen | None = None
+) -> TinyTransformerLM:
+    """The model of an accounted directory; `seen` is told of each weight that is rounded.
+
+    Raises ConfigError where a tensor that should repeat another does not.
+    """
     check_copies(source)
-    model = without_memory(source.config)
-    take(model, dict(tensors(source, dtype)))
-    return model.eval()
+    names = [] if rounding is None else rounding.chosen(linear_weights(without_memory(source.config)))
+    plain, small = round_each(tensors(source, dtype, names), names, rounding or Rounding(), seen)
+    return assemble(source.config, plain, small)
 
 
-def without_memory(config: ModelConfig) -> TinyTransformerLM:
-    """The model with shapes only: no weight is there yet. The first time PyTorch loads 73 MB of code for it."""
-    with torch.device("meta"):
-        return TinyTransformerLM(config, seed=0)
-
-
-def take(model: TinyTransformerLM, weights: Mapping[str, Tensor]) -> None:
-    """Make `weights` themselves the model's: no copy. A tied output is the token embedding again."""
-    output = {"unembed.weight": weights["embeddings.token.weight"]} if model.config.tie_weights else {}
-    model.load_state_dict({**weights, **output}, strict=True, assign=True)
-
-
-def tensors(source: Source, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:
-    """Our names and tensors, one after the other; each is read when it is asked for."""
+def tensors(source: Source, dtype: torch.dtype = torch.float32, exact: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
+    """Our names and tensors, one after the other, each read when it is asked for; those of the `exact` names are float32."""
     shapes = weight_shapes(source.config)
     for name, rule in source.account.rules.items():
         entry = source.files.entries[name]
         for ours, part in rule.split(source.files.array(name), shapes).items():
-            target = torch.empty(shapes[ours], dtype=dtype)
+            target = torch.empty(shapes[ours], dtype=torch.float32 if ours in exact else dtype)
             for rows in row_chunks(part):
                 target[rows] = torch.from_numpy(widen(part[rows], entry.dtype))
                 source.files.release(name)

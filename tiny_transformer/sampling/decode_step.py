@@ -25,7 +25,7 @@ from tiny_transformer.linear import Linear
 from tiny_transformer.model import TinyTransformerLM, Unembedding
 from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
-from tiny_transformer.quantized import QuantizedLinear
+from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native_step import Listener, native_step
 from tiny_transformer.sampling.packed import prepare, prepare_onto, worthwhile

@@ -18,7 +18,7 @@ from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.normalization import LayerNorm, RMSNorm
-from tiny_transformer.quantized import QuantizedLinear
+from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native import declared, library
 from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights

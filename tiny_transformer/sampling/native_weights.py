@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.quantized import QuantizedLinear
+from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.transformer_block import TransformerBlock
 
 

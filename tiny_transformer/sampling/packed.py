@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tiny_transformer.feedforward import ACTIVATIONS
 from tiny_transformer.linear import PLAIN
-from tiny_transformer.quantized import Quantized, QuantizedLinear, quantized_product
+from tiny_transformer.quantized import Quantized, quantized_product
+from tiny_transformer.quantized_layers import QuantizedLinear
 
 FEWEST_TOKENS = 16
 """Below this the rearranging costs more than it gains."""

@@ -51,6 +51,8 @@ class Checkpoint:
     lineage: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     format: int = FORMAT
+    rounded: dict[str, Any] = field(default_factory=dict)
+    """Weights in few bits (`quantized_layers.py`), by name; not in `weights` then. Only .safetensors files hold such."""
 
 
 # ------------------------------------------------------------ writing
@@ -60,9 +62,12 @@ def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, whole or not at all: on any failure an older file there is untouched.
 
     Tuples come back as lists. Raises OSError naming `path` when the file system refuses (full disk, no permission),
-    TypeError for content that is neither a tensor nor a JSON value.
+    TypeError for content that is neither a tensor nor a JSON value, ValueError for weights in few bits.
     """
     import torch
+
+    if checkpoint.rounded:
+        raise ValueError(f"{path} would need weights in few bits: only .safetensors files hold such. Save it with run.as_numpy")
 
     content = _pack(checkpoint)
     try:
