@@ -1,5 +1,6 @@
 """Weights in whole numbers: how far off they may be, products against float64, and a trained model that stays as good."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_each_group_of_columns_has_its_own_scale():
     assert quantize(weight, 8, group=4).scales.shape == (3, 2)
 
 
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 100))
+def test_groups_of_any_size_are_as_equal_as_can_be(columns, group, seed):
+    weight = matrix(3, columns, seed)
+    quantized = quantize(weight, 8, group=group)
+    pieces = torch.split(weight, -(-columns // quantized.scales.size(1)), 1)
+    assert len(pieces) == quantized.scales.size(1) == -(-columns // group) and max(piece.size(1) for piece in pieces) <= group
+    assert torch.equal(dequantize(quantized), torch.cat([dequantize(quantize(piece)) for piece in pieces], 1))
+    rows = slice(1, 3)
+    assert torch.equal(quantized.dequantize(rows=rows), dequantize(quantized)[rows])
+
+
 def test_zeros_stay_zeros():
     weight = matrix(3, 4)
     weight[1] = 0
@@ -75,8 +87,8 @@ def test_bits_that_do_not_fit(bits):
 
 
 def test_what_can_not_be_rounded():
-    with pytest.raises(ConfigError, match="group=3: it must divide the 4 columns"):
-        quantize(matrix(2, 4), 8, group=3)
+    with pytest.raises(ConfigError, match="block=0: it must be at least 1"):
+        quantize(matrix(2, 4), 8, group=0)
     with pytest.raises(ValueError, match=r"shape \(4,\): it must be a matrix"):
         quantize(torch.zeros(4))
     with pytest.raises(ValueError, match="finite"):
@@ -177,8 +189,8 @@ def test_fewer_bits_are_further_off():
     model = opinionated()
     ids = torch.arange(12)[None]
     with torch.no_grad():
-        errors = [(quantize_model(model, bits)(ids) - model(ids)).abs().mean().item() for bits in (8, 6, 4)]
-    assert errors[0] < errors[1] / 2 < errors[2] / 4
+        errors = [(quantize_model(model, bits)(ids) - model(ids)).abs().mean().item() for bits in (8, 4)]
+    assert 0 < errors[0] < errors[1] / 8
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +223,12 @@ def test_a_trained_model_stays_as_good(trained):
     loss = loss_of(model, unseen)
     assert loss < 2.5  # it has learned something
     assert abs(loss_of(quantize_model(model), unseen) / loss - 1) < 0.005
-    assert loss_of(quantize_model(model, 2), unseen) > loss * 1.02  # and rounding is felt where it is coarse
+    assert abs(loss_of(quantize_model(model, 4), unseen) / loss - 1) < 0.04
+    coarse = copy.deepcopy(model)
+    for module in coarse.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data.copy_(dequantize(quantize(module.weight, 2)))
+    assert loss_of(coarse, unseen) > loss * 1.02  # and rounding is felt where it is coarse
 
 
 def test_a_trained_model_writes_the_same_for_a_while(trained):

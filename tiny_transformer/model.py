@@ -208,7 +208,7 @@ class TinyTransformerLM(nn.Module):
 
 
 def check_weights(must: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ValueError where the `shapes` of weights are not what they must be: with all missing, unexpected and misshapen names at once."""
+    """Raise ValueError where the shapes of weights are not what they must be: all missing, unexpected and misshapen names at once."""
     problems = [f"missing {name} {shape}" for name, shape in must.items() if name not in shapes]
     problems += [f"unexpected {name} {shape}" for name, shape in shapes.items() if name not in must]
     problems += [

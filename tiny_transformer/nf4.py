@@ -3,8 +3,9 @@
     W ≈ level[place] · scale      sixteen levels spaced like a normal distribution, one scale for a block of columns
 
 Dettmers et al. 2023, "QLoRA", section 3. The scale of a block is its largest magnitude. Double quantisation rounds the scales as
-well, less their mean, to eight bits in groups of 256: half a bit per weight becomes an eighth. The place is chosen last, so it is the nearest one for
-the scale that is kept. Left out: products with such a matrix (`quantized_layers.py`). Read before: `rounded_weights.py`, `quantized.py`.
+well, less their mean, to eight bits in groups of 256: half a bit per weight becomes an eighth. The place is chosen last, so it is
+the nearest one for the scale that is kept. Left out: products with such a matrix (`quantized_layers.py`).
+Read before: `rounded_weights.py`, `quantized.py`.
 """
 
 from functools import cache
@@ -108,14 +109,14 @@ def packed(places: Tensor) -> Tensor:
     >>> packed(torch.tensor([3, 15, 7])).tolist()
     [243, 7]
     """
-    pairs = F.pad(places.to(torch.uint8), (0, places.size(-1) % 2)).unflatten(-1, (-1, 2))
-    return pairs[..., 0] | pairs[..., 1] << 4
+    even = F.pad(places.to(torch.uint8), (0, places.size(-1) % 2))
+    return even[..., ::2] | even[..., 1::2] << 4
 
 
 def unpacked(pairs: Tensor, columns: int) -> Tensor:
     """The levels of places that lie two to a byte: (rows, ⌈columns / 2⌉) uint8 to (rows, columns) float32. One look-up a byte."""
     both = _pairs(pairs.device).index_select(0, pairs.flatten().int())  # (bytes, 2)
-    return both.view(len(pairs), -1)[:, :columns]
+    return both.view(len(pairs), 2 * pairs.size(1))[:, :columns]
 
 
 @cache
@@ -136,5 +137,5 @@ if __name__ == "__main__":
     for block in (32, 64, 300):
         for double in (False, True):
             small = quantize_nf4(weight, block, double=double)
-            error = (small.dequantize() - weight).norm() / weight.norm()
-            print(f"blocks of {block:3}{', scales in 8 bits' if double else '':18} {8 * small.nbytes / weight.numel():.3f} bits a weight, {error:.2%} off")
+            error, bits = (small.dequantize() - weight).norm() / weight.norm(), 8 * small.nbytes / weight.numel()
+            print(f"blocks of {block:3}{', scales in 8 bits' if double else '':18} {bits:.3f} bits a weight, {error:.2%} off")

@@ -141,5 +141,5 @@ if __name__ == "__main__":
         error = (dequantize(rounded) - weight).abs().max()
         print(f"{bits} bits: a row {rounded.values[0].tolist()}, largest error {error:.4f}, half a scale {rounded.scales.max() / 2:.4f}")
     x = torch.randn(2, 6)
-    print(f"x (2, 6) to {tuple(quantized_product(quantize(weight))(x).shape)}, off by at most",
-          f"{(quantized_product(quantize(weight))(x) - x @ weight.T).abs().max():.3f}")
+    y = quantized_product(quantize(weight))(x)
+    print(f"x (2, 6) to {tuple(y.shape)}, off by at most {(y - x @ weight.T).abs().max():.3f}")

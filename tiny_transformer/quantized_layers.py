@@ -178,7 +178,10 @@ Seen = Callable[[str, Tensor, Packed], None]
 def round_each(
     weights: Iterable[tuple[str, Tensor]], chosen: Iterable[str], rounding: Rounding, seen: Seen | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Packed]]:
-    """Weights one after the other: those that stay as they are, and those of the `chosen` names rounded. Raises ValueError, with the name."""
+    """Weights one after the other: those that stay as they are, and those of the `chosen` names, rounded.
+
+    Raises ValueError, with the name, for one that holds no finite numbers.
+    """
     plain: dict[str, Tensor] = {}
     small: dict[str, Packed] = {}
     names = set(chosen)

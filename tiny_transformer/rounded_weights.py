@@ -149,7 +149,7 @@ class Stored:
 def unpacked(pairs: Array, columns: int) -> Array:
     """The levels of places that lie two to a byte: (…, ⌈columns / 2⌉) uint8 to (…, columns) float32."""
     levels = np.array(nf4_levels(), np.float32)
-    places = np.stack((pairs & 15, pairs >> 4), -1).reshape(*pairs.shape[:-1], -1)  # (…, 2 · bytes)
+    places = np.stack((pairs & 15, pairs >> 4), -1).reshape(*pairs.shape[:-1], 2 * pairs.shape[-1])  # (…, 2 · bytes)
     return levels[places[..., :columns]]
 
 

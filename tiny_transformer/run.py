@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -48,8 +48,6 @@ NUMPY_SUFFIX = ".safetensors"
 """What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
 PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
 """Which checkpoint of a run is meant when none is named."""
-QUANTIZED = "quantized"
-"""In a checkpoint's lineage: how `tiny quantize` rounded its weights."""
 PATTERNS = ("*.pt", "*/*.pt", "*/*.safetensors")
 """Where checkpoints are looked for when a path leads nowhere."""
 
@@ -344,17 +342,10 @@ def read(file: Path) -> Checkpoint:
 
     from tiny_transformer.quantized_layers import from_stored
 
-    found = numpy_checkpoints.load(file, expand=False)
-    if not is_quantized(found):
-        found = replace(found, weights=found.expanded(), rounded={})
+    found = numpy_checkpoints.load_packed(file)
     weights = {name: torch.from_numpy(weight) for name, weight in found.weights.items()}
     rounded = {name: from_stored(stored) for name, stored in found.rounded.items()}
     return Checkpoint(found.config, found.tokenizer, weights, found.step, found.metrics, found.lineage, rounded=rounded)
-
-
-def is_quantized(checkpoint: Checkpoint | numpy_checkpoints.Checkpoint) -> bool:
-    """Whether `tiny quantize` made it: to be used in few bits."""
-    return QUANTIZED in checkpoint.lineage
 
 
 def as_numpy(checkpoint: Checkpoint) -> numpy_checkpoints.Checkpoint:

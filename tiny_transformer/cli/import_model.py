@@ -72,21 +72,27 @@ def write_run(
     source: "Source", tokenizer: "Tokenizer | None", template: "ChatTemplate | None", path: Path
 ) -> tuple[Path, Path | None]:
     """The run at `path`, with the weights as best.pt; and where an older one there was moved to."""
-    from tiny_transformer.corpora.transfer import sha256
     from tiny_transformer.pretrained.loading import build
     from tiny_transformer.run import Run
     from tiny_transformer.utils.checkpoint import Checkpoint
 
     model = build(source)
-    files = sorted({entry.file for entry in source.files.entries.values()})
-    digests = {file.name: sha256(file) for file in files}
-    origin: dict[str, Any] = {"imported_from": str(source.directory.resolve()), "family": source.family.name, "sha256": digests}
-    record = {"imported": origin, "model": source.config.to_dict(), "parameters": source.config.n_parameters, "prompt": None}
+    record, lineage = origin(source, template)
     run = Run.create(path, record)
-    lineage = origin if template is None else {**origin, "chat_template": template.to_dict()}
     words = None if tokenizer is None else tokenizer.to_dict()
     run.save(Checkpoint(source.config, words, model.weights(), lineage=lineage), "best")
     return run.path, run.moved_aside
+
+
+def origin(source: "Source", template: "ChatTemplate | None") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where such a run comes from: for its record, and for its checkpoint's lineage."""
+    from tiny_transformer.corpora.transfer import sha256
+
+    files = sorted({entry.file for entry in source.files.entries.values()})
+    digests = {file.name: sha256(file) for file in files}
+    found: dict[str, Any] = {"imported_from": str(source.directory.resolve()), "family": source.family.name, "sha256": digests}
+    record = {"imported": found, "model": source.config.to_dict(), "parameters": source.config.n_parameters, "prompt": None}
+    return record, found if template is None else {**found, "chat_template": template.to_dict()}
 
 
 def report(source: "Source", tokenizer: "Tokenizer | None", template: "ChatTemplate | None") -> list[str]:

@@ -101,12 +101,29 @@ def encode_part(tokenizer: Tokenizer, text: str, name: str) -> NDArray[np.int32]
 def training_text(record: Mapping[str, Any]) -> str | None:
     """The text a run learned from, found through its record; None when it can't be had any more, or only by a download."""
     try:
-        data = DataConfig(**record["data"])
-        if data.data == "-" or data.corpus in {info.name for info in corpora.describe() if not info.offline}:
-            return None
-        return read(data)[0].train if data.val_data is None else _load(data, None).text
+        data = _data_at_hand(record)
+        return None if data is None else read(data)[0].train if data.val_data is None else _load(data, None).text
     except (KeyError, TypeError, ValueError, OSError):
         return None
+
+
+def validation_text(record: Mapping[str, Any]) -> str | None:
+    """The text a run was measured on, found in the same way."""
+    try:
+        data = _data_at_hand(record)
+        return None if data is None or data.val_data in _downloads() else read(data)[0].val
+    except (KeyError, TypeError, ValueError, OSError):
+        return None
+
+
+def _data_at_hand(record: Mapping[str, Any]) -> DataConfig | None:
+    """What a run's record says about its text; None where that came by a pipe or would need a download."""
+    data = DataConfig(**record["data"])
+    return None if data.data == "-" or data.corpus in _downloads() else data
+
+
+def _downloads() -> set[str]:
+    return {info.name for info in corpora.describe() if not info.offline}
 
 
 def choose_prompt(wanted: str | None, corpus: str, tokenizer: Tokenizer, text: str) -> str:

@@ -43,7 +43,7 @@ def open_tokenizer(name: str | None, action: str) -> Opened:
     file = _checkpoint_file(path)
     if file is None:
         return Opened(str(name), path, load_tokenizer(path))
-    checkpoint: Any = numpy_checkpoints.load(file) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
+    checkpoint: Any = numpy_checkpoints.load_packed(file) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
     tokenizer = tokenizer_of(checkpoint)
     check(tokenizer is not None, f"{file} holds no tokenizer", "tiny train puts it in", "Name a tokenizer's own file")
     return Opened(str(name), file, tokenizer, checkpoint)

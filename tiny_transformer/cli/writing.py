@@ -12,6 +12,7 @@ from tiny_transformer.cli.engines import Engine, engine
 from tiny_transformer.cli.screen import Screen, sample_panel, table
 from tiny_transformer.cli.texts import choose_prompt, training_text
 from tiny_transformer.config import SAMPLING_PRESETS, SampleConfig, check
+from tiny_transformer.numpy_engine.checkpoint import QUANTIZED
 from tiny_transformer.run import Run, resolve, tokenizer_of
 from tiny_transformer.sampling.measures import distinct_n, longest_overlap, repeated_share
 from tiny_transformer.tokenization.base import Tokenizer
@@ -37,7 +38,8 @@ class Writer:
     record: Mapping[str, Any]
     drafted: Any = None
     """The generator with a draft (`drafts.py`), where one is used."""
-    int8: bool = False
+    bits: int | None = None
+    """Of its linear layers' weights, where they were rounded."""
     lineage: Mapping[str, Any] = field(default_factory=dict)
     """Where the checkpoint comes from."""
     _text: str | None = None
@@ -62,8 +64,8 @@ class Writer:
     def describe(self) -> str:
         """The model in one line."""
         loss = self.metrics.get("best_val_loss", self.metrics.get("val_loss"))
-        about = "" if loss is None else f", validation loss {loss:.3f}"
-        rounded = ", weights in 8 bits" if self.int8 else ""
+        about = "" if loss is None else f", validation loss {loss:.3f}{'' if self.bits is None else ' before rounding'}"
+        rounded = "" if self.bits is None else f", weights in {self.bits} bits"
         return f"{self.path} ({self.model.config.n_parameters / 1e6:.2f} M parameters{rounded}, step {self.step:,}{about})"
 
 
@@ -79,12 +81,15 @@ def open_writer(path: str, engine_name: str = "torch", *, int8: bool = False) ->
     tokenizer = tokenizer_of(loaded)
     if not tokenizer:
         raise ValueError(f"{file} holds no tokenizer: writing needs one. Name a checkpoint made by tiny train")
+    bits = loaded.lineage.get(QUANTIZED, {}).get("bits")
+    check(not int8 or bits is None, f"--int8 with {file}", f"its weights are in {bits} bits already", "Leave it out")
     model = used.build(loaded)
     if int8:
         from tiny_transformer.quantized_layers import quantize_model
 
         model = quantize_model(model)
-    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), int8=int8, lineage=loaded.lineage)
+        bits = 8
+    return Writer(file, used, model, tokenizer, loaded.step, loaded.metrics, _record_beside(file), bits=bits, lineage=loaded.lineage)
 
 
 def _record_beside(file: Path) -> Mapping[str, Any]:

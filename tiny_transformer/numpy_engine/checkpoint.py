@@ -35,6 +35,8 @@ NAMES = {
     "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 """NumPy's names of types, and the format's."""
+QUANTIZED = "quantized"
+"""In the lineage of what `tiny quantize` wrote: how."""
 STATE = "training/"
 """Before the name of every tensor that is no weight: what the optimizer remembers."""
 
@@ -104,6 +106,12 @@ def load(path: str | os.PathLike[str], *, expand: bool = True) -> Checkpoint:
         return replace(found, weights=found.expanded(), rounded={}) if expand else found
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def load_packed(path: str | os.PathLike[str]) -> Checkpoint:
+    """The same, but what `tiny quantize` wrote keeps its weights in few bits (`rounded`); those of other files come as numbers."""
+    found = load(path, expand=False)
+    return found if QUANTIZED in found.lineage else replace(found, weights=found.expanded(), rounded={})
 
 
 def _take_out(value: Any, place: str, tensors: dict[str, Array]) -> Any:

@@ -31,9 +31,9 @@ def load_pretrained(
     """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory.
 
     GPT-2, Llama 2 and 3, Mistral, Qwen 2, 2.5 and 3, BERT; one file or several, float32, float16 or bfloat16. `dtype` is what the
-    weights become. With `bits` 8 or 4, or a `Rounding`, linear layers are rounded one by one while they are read, so that the whole
-    model is never there in `dtype` (embeddings and the output layer are). Raises ConfigError in one line: for what a model asks for that we do not have, by name; for names and shapes
-    that do not fit, all at once; for damaged files.
+    weights become. With `bits` 8 or 4, or a `Rounding`, linear layers are rounded one by one while they are read, and the whole
+    model is never there in `dtype`. Raises ConfigError in one line: for what a model asks for that we do not have, by name; for
+    names and shapes that do not fit, all at once; for damaged files.
     """
     rounding = Rounding(bits=bits) if isinstance(bits, int) else bits
     source = open_source(directory)

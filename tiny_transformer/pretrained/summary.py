@@ -155,17 +155,27 @@ def _plain(file: Path) -> Summary:
 
 
 def _checkpoint(file: Path) -> Summary:
-    found: Any = numpy_checkpoints.load(file) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
-    config, weights = found.config, dict[str, Any](found.weights)
+    found: Any = numpy_checkpoints.load(file, expand=False) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
+    config, small = found.config, found.rounded
+    weights = {name: {**found.weights, **small}[name] for name in weight_shapes(config) if name in found.weights or name in small}
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if shapes != weight_shapes(config):
+    if shapes != weight_shapes(config) or len(weights) < len(found.weights) + len(small):
         raise CheckpointError(f"{file}: its weights do not fit its config. Take another checkpoint")
-    tensors = [TensorFacts(n, _short(tensor.dtype), tuple(tensor.shape)) for n, tensor in weights.items()]
+    tensors = [TensorFacts(n, t.kind if n in small else _short(t.dtype), tuple(t.shape)) for n, t in weights.items()]
     kept = {"step": found.step, "metrics": found.metrics, "lineage": found.lineage, "can_resume": found.training is not None}
     return Summary(
         str(file), "checkpoint", _files([file]), tensors, config, parameters_by_part(config), memory(config), _about(tokenizer_of(found)),
-        kept, ["every part matches its own SHA-256"],
+        kept, ["every part matches its own SHA-256", *_about_rounded(weights, small)],
     )  # fmt: skip
+
+
+def _about_rounded(weights: Mapping[str, Any], small: Mapping[str, Any]) -> list[str]:
+    """A line about weights in few bits, where there are any."""
+    if not small:
+        return []
+    size = sum(tensor.nbytes for tensor in weights.values())
+    bits = sorted({stored.bits for stored in small.values()})
+    return [f"{len(small)} of {len(weights)} weights are in {' and '.join(map(str, bits))} bits: all weights take {size / 1e6:,.2f} MB so"]
 
 
 def _short(dtype: Any) -> str:
