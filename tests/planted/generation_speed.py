@@ -4,7 +4,7 @@ from tests.planted.bug import Bug
 
 STEP = "tiny_transformer/sampling/decode_step.py"
 PACKED = "tiny_transformer/sampling/packed.py"
-QUANTIZED = "tiny_transformer/quantized.py"
+QUANTIZED, LAYERS = "tiny_transformer/quantized.py", "tiny_transformer/quantized_layers.py"
 NATIVE = "tiny_transformer/sampling/native.py"
 WHOLE = "tiny_transformer/sampling/native_step.py"
 WEIGHTS = "tiny_transformer/sampling/native_weights.py"
@@ -30,15 +30,15 @@ BUGS = [
     Bug("joined layers lose their biases", PACKED, "    bias = torch.cat(biases) if biases else None\n", "    bias = None\n", "decode_step"),
     Bug("GELU's tanh form for both", PACKED, '"gelu": ("gelu", "none")', '"gelu": ("gelu", "tanh")', "decode_step"),
     Bug("activations oneDNN lacks are left out", PACKED, "return forward if bend is None else lambda x: bend(forward(x))", "return forward", "decode_step"),
-    Bug("one scale for the whole matrix", QUANTIZED, "grouped.abs().amax(-1) / largest)", "grouped.abs().amax(-1).max().expand(grouped.shape[:2]).contiguous() / largest)", "quantized"),
+    Bug("one scale for the whole matrix", QUANTIZED, "largest_by_block(weight, columns if group is None else group) / largest)", "largest_by_block(weight, columns if group is None else group).max().expand(len(weight), -(-columns // (group or columns))).contiguous() / largest)", "quantized"),
     Bug("rounded towards zero", QUANTIZED, ".round().clamp(-largest, largest)", ".trunc().clamp(-largest, largest)", "quantized"),
     Bug("scales cut instead of rounded up", QUANTIZED, "((x.view(torch.int32) + 0xFFFF) & ~0xFFFF)", "(x.view(torch.int32) & ~0xFFFF)", "quantized"),
     Bug("scales not rounded at all", QUANTIZED, "return ((x.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)", "return x", "quantized"),
-    Bug("groups share the first one's scale", QUANTIZED, "(grouped * quantized.scales[..., None])", "(grouped * quantized.scales[:, :1, None])", "quantized"),
+    Bug("groups share the first one's scale", QUANTIZED, "spread(scales, self.values.size(-1))", "spread(scales[:, :1], self.values.size(-1))", "quantized"),
     Bug("bias lost in the kernel's product", QUANTIZED, "return y.float() if bias is None else bias + y", "return y.float()", "quantized decode_step"),
     Bug("numbers at an odd place in memory", QUANTIZED, "if fast and (values.data_ptr() % STEP or not values.is_contiguous()):", "if fast and not values.is_contiguous():", "quantized"),
-    Bug("only the top layers of a block are rounded", QUANTIZED, "for parent in list(small.modules()):", "for parent in list(small.modules())[:-8]:", "quantized"),
-    Bug("the model itself is rounded", QUANTIZED, "small = copy.deepcopy(model).eval()", "small = model.eval()", "quantized"),
+    Bug("only the top layers of a block are rounded", LAYERS, "for name in rounding.chosen(linear_weights(small)):", "for name in rounding.chosen(linear_weights(small))[:-4]:", "quantized"),
+    Bug("the model itself is rounded", LAYERS, "small = copy.deepcopy(model).eval()", "small = model.eval()", "quantized"),
     Bug("C forgets the stream", C, "to[c] = sum[c] + (from ? from[c] : 0)", "to[c] = sum[c]", "native"),
     Bug("C forgets the bias", C, "if (m->bias)", "if (0)", "native"),
     Bug("C forgets the scales", C, "if (m->scales)", "if (0)", "native"),

@@ -49,7 +49,7 @@ BUGS = [
     Bug("loss divided by all targets", f"{ENGINE}/objectives.py", "max(int(asked.sum()), 1) if", "max(len(flat), 1) if", "numpy_functions numpy_engine"),
     Bug("ignored targets get a gradient", f"{ENGINE}/objectives.py", "    dlogits[flat == IGNORE] = 0\n", "", "numpy_functions numpy_engine"),
     Bug("loss gradient not divided", f"{ENGINE}/objectives.py", "    dlogits *= 1 / divisor\n", "", "numpy_functions numpy_engine"),
-    Bug("digest never compared", f"{ENGINE}/checkpoint.py", "and found != _digest(metadata, tensors)", "and False", "numpy_engine"),
+    Bug("digest never compared", f"{ENGINE}/checkpoint.py", "and digest != _digest(metadata, tensors)", "and False", "numpy_engine"),
     Bug("digest without the metadata", f"{ENGINE}/checkpoint.py", "json.dumps(metadata, sort_keys=True).encode()", "b\"\"", "numpy_engine"),
     Bug("Adam without bias correction of the mean", f"{ENGINE}/optimizers.py", "(lr / correction1) * mean", "lr * mean", "numpy_training"),
     Bug("Adam without bias correction of the square", f"{ENGINE}/optimizers.py", "root *= 1 / math.sqrt(correction2)", "root *= 1", "numpy_training"),
