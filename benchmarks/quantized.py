@@ -105,7 +105,7 @@ def memory() -> None:
             print(f"{bits} bits: the model {size / 1e6:.0f} MB, the peak {peak / 1e6:.0f} MB")
 
 
-def speed(tokens: int = 48, rounds: int = 5) -> None:
+def speed(tokens: int = 24, rounds: int = 3) -> None:
     """Tokens a second of one text, in turn, the median of some rounds."""
     small = ModelConfig(vocab_size=256, max_seq_len=256, d_model=384, n_layers=6, n_heads=6)
     for title, config in (("6 × 384", small), ("GPT-2's size", preset("gpt2"))):

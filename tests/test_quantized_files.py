@@ -135,7 +135,7 @@ def test_chat_inspect_and_runs_know_it(capsys, tmp_path, monkeypatch):
     assert {name for name, kind in kinds.items() if kind == "nf4, double"} == set(dict(rounded_weights(model)))
     assert {tensor.name: tensor.shape for tensor in found.tensors} == weight_shapes(found.config)
     assert main(["inspect", str(out)]) == 0
-    assert f"are in 4 bits: all weights take {weight_bytes(model) / 1e6:,.2f} MB so" in capsys.readouterr().out
+    assert f"are in 4 bits: with scales, all weights take {weight_bytes(model) / 1e6:,.2f} MB" in capsys.readouterr().out
     assert main(["runs", str(tmp_path)]) == 0
     assert "4-double" in capsys.readouterr().out
 
@@ -292,6 +292,8 @@ def test_parts_that_do_not_belong_together_are_refused():
             replace(good, **change).check("w")
     parts = good.tensors("w")
     assert set(collect(dict(parts), {"w": (6, 9)})) == {"w"}
+    with pytest.raises(ValueError, match="w and its scales do not belong together"):
+        collect(dict(parts), {"w": (6, 11)})
     with pytest.raises(ValueError, match=r"v\.scales belongs to no weight"):
         collect({"v.scales": parts["w.scales"]}, {"w": (6, 9)})
 

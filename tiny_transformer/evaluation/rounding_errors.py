@@ -50,6 +50,7 @@ class RoundingErrors:
     def add(self, name: str, weight: Tensor, packed: Packed) -> None:
         """A weight (out, in) as it was and as it is. Unpacked some rows at a time."""
         sums = self._sums.setdefault(kind_of(name), _Sums())
+        weight = weight.detach()
         sums.matrices += 1
         sums.weights += weight.numel()
         sums.nbytes += packed.nbytes

@@ -175,7 +175,7 @@ def _about_rounded(weights: Mapping[str, Any], small: Mapping[str, Any]) -> list
         return []
     size = sum(tensor.nbytes for tensor in weights.values())
     bits = sorted({stored.bits for stored in small.values()})
-    return [f"{len(small)} of {len(weights)} weights are in {' and '.join(map(str, bits))} bits: all weights take {size / 1e6:,.2f} MB so"]
+    return [f"{len(small)} of {len(weights)} weights are in {' and '.join(map(str, bits))} bits: with scales, all weights take {size / 1e6:,.2f} MB"]
 
 
 def _short(dtype: Any) -> str:
