@@ -5,7 +5,7 @@
     python -m benchmarks.quantized speed               tokens a second at 6 × 384 and at GPT-2's size
 
 docs/quantized.md has what was measured. Each figure of memory comes from a process of its own: the highest mark of what it held
-(ru_maxrss), less what it held before, with PyTorch's own code loaded.
+(VmHWM, Linux), less what it held before, with PyTorch's own code loaded.
 """
 
 import copy
@@ -37,16 +37,19 @@ WAYS = {
 }  # fmt: skip
 EVEN = "4 bits, even levels"
 PEAK = """
-import resource, sys
+import sys
 import torch
 from tiny_transformer import pretrained
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.quantized_layers import weight_bytes, without_memory
 without_memory(ModelConfig())
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+before = status("VmRSS:")
+open("/proc/self/clear_refs", "w").write("5")  # the highest mark begins again: a process inherits its parent's
 bits = None if sys.argv[2] == "32" else int(sys.argv[2])
 model, _ = pretrained.load_pretrained(sys.argv[1], bits=bits)
-print(weight_bytes(model), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(weight_bytes(model), status("VmHWM:") - before)
 """
 
 

@@ -174,8 +174,8 @@ def _about_rounded(weights: Mapping[str, Any], small: Mapping[str, Any]) -> list
     if not small:
         return []
     size = sum(tensor.nbytes for tensor in weights.values())
-    bits = sorted({stored.bits for stored in small.values()})
-    return [f"{len(small)} of {len(weights)} weights are in {' and '.join(map(str, bits))} bits: with scales, all weights take {size / 1e6:,.2f} MB"]
+    bits = " and ".join(map(str, sorted({stored.bits for stored in small.values()})))
+    return [f"{len(small)} of {len(weights)} weights are in {bits} bits: with scales, all weights take {size / 1e6:,.2f} MB"]
 
 
 def _short(dtype: Any) -> str:
