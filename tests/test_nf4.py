@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_transformer import nf4
+from tiny_transformer import quantized
 from tiny_transformer.config import ConfigError
-from tiny_transformer.nf4 import Nf4, chunks, packed, quantize_nf4, unpacked
+from tiny_transformer.nf4 import Nf4, packed, quantize_nf4, unpacked
+from tiny_transformer.quantized import chunks
 from tiny_transformer.rounded_weights import Rounding, nf4_levels
 from tiny_transformer.rounded_weights import unpacked as unpacked_by_numpy
 
@@ -164,7 +165,7 @@ def test_bits_per_weight():
 def test_a_large_matrix_is_rounded_in_pieces_as_a_whole(double, monkeypatch):
     weight = matrix(37, 100)
     whole = quantize_nf4(weight, double=double)
-    monkeypatch.setattr(nf4, "CHUNK", 350)
+    monkeypatch.setattr(quantized, "CHUNK", 350)
     assert [piece.stop - piece.start for piece in chunks(37, 100)][:2] == [3, 3]
     for one, other in zip(whole, quantize_nf4(weight, double=double), strict=True):
         assert one is other is None or one == other if not isinstance(one, torch.Tensor) else torch.equal(one, other)

@@ -87,7 +87,7 @@ def test_bits_that_do_not_fit(bits):
 
 
 def test_what_can_not_be_rounded():
-    with pytest.raises(ConfigError, match="block=0: it must be at least 1"):
+    with pytest.raises(ConfigError, match="group=0: it must be at least 1"):
         quantize(matrix(2, 4), 8, group=0)
     with pytest.raises(ValueError, match=r"shape \(4,\): it must be a matrix"):
         quantize(torch.zeros(4))

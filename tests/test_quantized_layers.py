@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.opinionated import opinionated
 from tests.options import OPTIONS, small_config
-from tiny_transformer import nf4
+from tiny_transformer import nf4, quantized
 from tiny_transformer.config import ConfigError, ModelConfig, SampleConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.quantized import Quantized
@@ -43,7 +43,7 @@ def matrix(out, columns, seed=0):
 
 def few_rows(monkeypatch):
     """So that even small matrices are taken in several pieces."""
-    monkeypatch.setattr(nf4, "CHUNK", 60)
+    monkeypatch.setattr(quantized, "CHUNK", 60)
 
 
 # layers

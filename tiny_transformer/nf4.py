@@ -16,11 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny_transformer.quantized import ALL, Quantized, check_matrix, largest_by_block, quantize, spread
+from tiny_transformer.quantized import ALL, Quantized, check_matrix, chunks, largest_by_block, quantize, spread
 from tiny_transformer.rounded_weights import BLOCK, GROUP, Stored, nf4_levels
-
-CHUNK = 2**20
-"""Numbers that are rounded or unpacked at a time: 4 MiB in float32."""
 
 
 class Nf4(NamedTuple):
@@ -79,22 +76,20 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK, *, double: bool = False) ->
     """
     check_matrix(weight)
     weight = weight.detach()
-    rows = [weight[chunk] for chunk in chunks(*weight.shape)]
-    scales = torch.cat([largest_by_block(part.float(), block) for part in rows])  # (out, blocks)
-    made = Nf4(torch.empty(0), scales, weight.size(1))
+    out, columns = weight.shape
+    values = torch.empty(out, -(-columns // 2), dtype=torch.uint8, device=weight.device)  # first, and filled: what stays lies together
+    scales = torch.empty(out, -(-columns // max(1, block)), device=weight.device)
+    for rows in chunks(out, columns):
+        scales[rows] = largest_by_block(weight[rows].float(), block)
+    made = Nf4(values, scales, columns)
     if double:
         mean = scales.mean().view(1)
         rounded = quantize((scales - mean).view(1, -1), group=GROUP)
         made = made._replace(scales=rounded.values.view(scales.shape), second=rounded.scales.view(-1), mean=mean)
     kept = made.float_scales()
-    places = [packed(nearest(part.float(), kept[chunk])) for part, chunk in zip(rows, chunks(*weight.shape), strict=True)]
-    return made._replace(values=torch.cat(places))
-
-
-def chunks(rows: int, columns: int) -> list[slice]:
-    """Rows to take at a time, so that their numbers are never all in memory."""
-    step = max(1, CHUNK // max(1, columns))
-    return [slice(start, start + step) for start in range(0, rows, step)]
+    for rows in chunks(out, columns):
+        values[rows] = packed(nearest(weight[rows].float(), kept[rows]))
+    return made
 
 
 def nearest(weight: Tensor, scales: Tensor) -> Tensor:

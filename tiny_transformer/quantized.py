@@ -22,6 +22,8 @@ from tiny_transformer.utils.reference import is_reference
 
 STEP = 16
 """PyTorch's kernel takes numbers of inputs that this divides; other layers are unpacked for each product."""
+CHUNK = 2**18
+"""Numbers that are rounded or unpacked at a time: 1 MiB in float32."""
 ALL = slice(None)
 
 
@@ -66,12 +68,29 @@ def quantize(weight: Tensor, bits: int = 8, group: int | None = None) -> Quantiz
     """
     check(2 <= bits <= 8, f"bits={bits}", "it must be from 2 to 8", "Try bits=8")
     check_matrix(weight)
+    check(group is None or group >= 1, f"group={group}", "it must be at least 1", "Leave it out")
+    out, columns = weight.shape
+    group = group or columns
+    made = Quantized(
+        torch.empty(out, columns, dtype=torch.int8, device=weight.device), torch.empty(out, -(-columns // group), device=weight.device)
+    )  # first of all, so that what stays does not lie between what goes
+    for rows in chunks(out, columns):
+        made.values[rows], made.scales[rows] = _quantize(weight[rows].detach().float(), bits, group)
+    return made
+
+
+def _quantize(weight: Tensor, bits: int, group: int) -> Quantized:
     columns, largest = weight.size(1), 2 ** (bits - 1) - 1
-    weight = weight.detach().float()
-    scales = _up_to_bfloat16(largest_by_block(weight, columns if group is None else group) / largest)  # (out, groups)
+    scales = _up_to_bfloat16(largest_by_block(weight, group) / largest)  # (out, groups)
     divisor = torch.where(scales > 0, scales, 1)  # a row of zeros stays one
     values = (weight / spread(divisor, columns)).round().clamp(-largest, largest)
     return Quantized(values.to(torch.int8), scales)
+
+
+def chunks(rows: int, columns: int) -> list[slice]:
+    """Rows to take at a time, so that what is worked out of them is never all in memory."""
+    step = max(1, CHUNK // max(1, columns))
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def check_matrix(weight: Tensor) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.linear import PLAIN
 from tiny_transformer.model import TinyTransformerLM, check_weights
-from tiny_transformer.nf4 import Nf4, chunks, quantize_nf4
-from tiny_transformer.quantized import Quantized, quantize, quantized_product
+from tiny_transformer.nf4 import Nf4, quantize_nf4
+from tiny_transformer.quantized import Quantized, chunks, quantize, quantized_product
 from tiny_transformer.rounded_weights import BLOCK, Rounding, Stored
 
 Packed = Quantized | Nf4

@@ -30,7 +30,7 @@ BUGS = [
     Bug("joined layers lose their biases", PACKED, "    bias = torch.cat(biases) if biases else None\n", "    bias = None\n", "decode_step"),
     Bug("GELU's tanh form for both", PACKED, '"gelu": ("gelu", "none")', '"gelu": ("gelu", "tanh")', "decode_step"),
     Bug("activations oneDNN lacks are left out", PACKED, "return forward if bend is None else lambda x: bend(forward(x))", "return forward", "decode_step"),
-    Bug("one scale for the whole matrix", QUANTIZED, "largest_by_block(weight, columns if group is None else group) / largest)", "largest_by_block(weight, columns if group is None else group).max().expand(len(weight), -(-columns // (group or columns))).contiguous() / largest)", "quantized"),
+    Bug("one scale for the whole matrix", QUANTIZED, "largest_by_block(weight, group) / largest)", "largest_by_block(weight, group).max().expand(len(weight), -(-columns // group)).contiguous() / largest)", "quantized"),
     Bug("rounded towards zero", QUANTIZED, ".round().clamp(-largest, largest)", ".trunc().clamp(-largest, largest)", "quantized"),
     Bug("scales cut instead of rounded up", QUANTIZED, "((x.view(torch.int32) + 0xFFFF) & ~0xFFFF)", "(x.view(torch.int32) & ~0xFFFF)", "quantized"),
     Bug("scales not rounded at all", QUANTIZED, "return ((x.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)", "return x", "quantized"),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tiny_transformer.nf4 import chunks
+from tiny_transformer.quantized import chunks
 from tiny_transformer.quantized_layers import Packed
 
 

@@ -5,6 +5,7 @@ made anew: the model is built without memory, and then takes the tensors. Left o
 Read before: `accounting.py`, `tokenizer_files.py`.
 """
 
+import math
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -55,12 +56,17 @@ def build(
 
 
 def tensors(source: Source, dtype: torch.dtype = torch.float32, exact: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
-    """Our names and tensors, one after the other, each read when it is asked for; those of the `exact` names are float32."""
+    """Our names and tensors, one after the other, each read when it is asked for.
+
+    Those of the `exact` names are float32, and all in the same memory: each is there until the next is asked for. Large pieces that come
+    and go would leave holes between the small ones that stay, and the process would grow by a multiple of what it holds.
+    """
     shapes = weight_shapes(source.config)
+    desk = torch.empty(max((math.prod(shape) for name, shape in shapes.items() if name in exact), default=0))
     for name, rule in source.account.rules.items():
         entry = source.files.entries[name]
         for ours, part in rule.split(source.files.array(name), shapes).items():
-            target = torch.empty(shapes[ours], dtype=torch.float32 if ours in exact else dtype)
+            target = desk[: part.size].view(shapes[ours]) if ours in exact else torch.empty(shapes[ours], dtype=dtype)
             for rows in row_chunks(part):
                 target[rows] = torch.from_numpy(widen(part[rows], entry.dtype))
                 source.files.release(name)
