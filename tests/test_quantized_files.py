@@ -273,8 +273,10 @@ def test_a_damaged_file_is_no_model(form, capsys, tmp_path):
     _, out = made(form, capsys, tmp_path)
     file = out / "best.safetensors"
     content = file.read_bytes()
-    draw = np.random.default_rng(0)
-    for place in draw.integers(8, len(content), 25):
+    draw, start = np.random.default_rng(0), 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    inside = [start + header[name]["data_offsets"][0] for name in header if name.startswith("blocks.0.")]  # one in each part
+    for place in [*draw.integers(8, len(content), 20), *inside]:
         flipped = bytearray(content)
         flipped[place] ^= 1 << draw.integers(8)
         file.write_bytes(flipped)

@@ -32,7 +32,7 @@ BUGS = [
     Bug("weights that do not fit are taken", LAYERS, "    check_weights({name: tuple(tensor.shape) for", "    dict({name: tuple(tensor.shape) for", "quantized_layers"),
     Bug("the digest leaves a part out", CHECKPOINT, "for name in sorted(weights):", "for name in sorted(weights)[1:]:", "quantized_files numpy_training"),
     Bug("always as numbers", CHECKPOINT, "return found if QUANTIZED in found.lineage else", "return found if not found.lineage else", "quantized_files"),
-    Bug("rounded from bfloat16", LOADING, "torch.float32 if ours in exact else dtype", "dtype", "quantized_files"),
+    Bug("rounded from bfloat16", LOADING, "desk[: part.size].view(shapes[ours]) if ours in exact else torch.empty(shapes[ours], dtype=dtype)", "torch.empty(shapes[ours], dtype=dtype)", "quantized_files"),
     Bug("the whole model in memory first", LOADING, "round_each(tensors(source, dtype, names), names,", "round_each(list(tensors(source, dtype, names)), names,", "quantized_memory"),
     Bug("the rounded model measured twice", STEPS, "before = None if ids is None else sums_in_windows(found.whole(), ids)", "before = None if ids is None else sums_in_windows(__import__('tiny_transformer.quantized_layers').quantized_layers.quantize_model(found.whole(), rounding), ids)", "quantized_files"),
     Bug("the difference of two means, its error too", STEPS, "mean_of_clusters(after[0] - before[0], before[1])", "mean_of_clusters(after[0] - before[0].mean(), before[1])", "quantized_files"),
