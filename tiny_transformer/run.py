@@ -46,6 +46,8 @@ POCKET = Path(__file__).with_name("pocket")
 """The model that comes with the package; `pocket` means it where nothing else has that name."""
 NUMPY_SUFFIX = ".safetensors"
 """What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
+NUMPY_SUFFIXES = (NUMPY_SUFFIX, numpy_checkpoints.NPZ)
+"""And what it can read."""
 PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
 """Which checkpoint of a run is meant when none is named."""
 PATTERNS = ("*.pt", "*/*.pt", "*/*.safetensors")
@@ -333,7 +335,7 @@ def _suggestion(path: Path, known: Iterable[Path]) -> str:
 
 def read(file: Path) -> Checkpoint:
     """The checkpoint in a file of either engine, with PyTorch's tensors. Raises CheckpointError for a damaged one."""
-    if file.suffix != NUMPY_SUFFIX:
+    if file.suffix not in NUMPY_SUFFIXES:
         return checkpoints.load(file)
     import torch
 

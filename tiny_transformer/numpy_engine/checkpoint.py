@@ -1,16 +1,19 @@
 """How this engine's model rests on disk: one safetensors file, written whole or not at all, and checked when it is read.
 
 The weights are its tensors, under their public names, so any program that reads safetensors finds them. Everything else is
-JSON in the file's metadata, with a SHA-256 of it all. Mirrors `tiny_transformer/utils/checkpoint.py`, whose `.pt` files
-need PyTorch. Read before: `utils/atomic.py`.
+JSON in the file's metadata, with a SHA-256 of it all. A name that ends in .npz means NumPy's own kind of file with the same in it:
+every weight an array, and each part of the metadata an array of one text. Mirrors `tiny_transformer/utils/checkpoint.py`, whose `.pt` files
+need PyTorch. Read before: `utils/atomic.py`, `utils/short_floats.py`.
 """
 
 import hashlib
 import json
 import os
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,6 +23,9 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.numpy_engine.linear import Array
 from tiny_transformer.utils.atomic import atomic_save
 from tiny_transformer.utils.checkpoint import CheckpointError
+from tiny_transformer.utils.safetensors_file import SafetensorsFile
+from tiny_transformer.utils.safetensors_writing import Outgoing, write_to
+from tiny_transformer.utils.short_floats import from_bfloat16, to_bfloat16, to_float16
 
 FORMAT = 1
 """The newest format this version reads, and the one it writes."""
@@ -28,8 +34,11 @@ MARK = "tiny_transformer"
 DIGEST = "sha256"
 RECORD = ("config", "tokenizer", "step", "metrics", "lineage", "training")
 """The other metadata keys; each value is JSON."""
+NPZ = ".npz"
+"""What the name of NumPy's own kind of file ends in."""
 SCALES = ".scales"
 """Behind the name of a weight that is stored as whole numbers from -127 to 127: what they stand for, one number per row."""
+Writer = Callable[[BinaryIO], None]
 STATE = "training/"
 """Before the name of every tensor that is no weight: what the optimizer remembers."""
 
@@ -50,31 +59,54 @@ class Checkpoint:
     training: dict[str, Any] | None = None
 
 
-def save(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+def save(path: str | os.PathLike[str], checkpoint: Checkpoint, dtype: str | None = None) -> None:
     """Write `checkpoint` to `path`, whole or not at all: on any failure an older file there is untouched.
 
-    Raises OSError naming `path` when the file system refuses, TypeError for content that is no JSON value.
+    `dtype` float16 or bfloat16 stores the weights in two bytes each, rounded; reading gives float32 again. .npz has no bfloat16, and
+    a checkpoint with training state is stored as it is.
+    Raises OSError naming `path` when the file system refuses, TypeError for content that is no JSON value, ConfigError for a weight
+    that float16 cannot hold.
     """
-    tensors = {name: np.ascontiguousarray(weight) for name, weight in checkpoint.weights.items()}
+    tensors = {name: _stored(np.ascontiguousarray(weight), dtype, name) for name, weight in checkpoint.weights.items()}
     training = _take_out(checkpoint.training, STATE, tensors)
     values = {**vars(checkpoint), "config": checkpoint.config.to_dict(), "training": training}
     metadata = {MARK: str(FORMAT)} | {key: json.dumps(values[key]) for key in RECORD}  # ASCII: any reader can hold it
-    content = to_bytes(tensors, {**metadata, DIGEST: _digest(metadata, tensors)})
+    metadata[DIGEST] = _digest(metadata, tensors)
+    write = _writer(Path(path), tensors, metadata, checkpoint.weights if dtype == "bfloat16" else None)
     try:
-        atomic_save(path, lambda file: file.writelines([content]))
+        atomic_save(path, write)
     except OSError as error:
         reason = f"{error.strerror or error}: the checkpoint was not written, an older one is unharmed"
         raise OSError(error.errno, reason, str(path)) from error
 
 
+def _stored(weight: Array, dtype: str | None, name: str) -> Array:
+    """A weight as numbers of a type; bfloat16 as whole numbers of 16 bits."""
+    if dtype == "bfloat16":
+        return to_bfloat16(weight)
+    return to_float16(weight, name) if dtype == "float16" else weight if dtype is None else weight.astype(dtype)
+
+
+def _writer(path: Path, tensors: dict[str, Array], metadata: dict[str, str], wide: dict[str, Array] | None) -> Writer:
+    """What fills the file; `wide`: the weights that become bfloat16, which no library of NumPy's kind writes."""
+    if path.suffix == NPZ:
+        texts = {key: np.array(text.encode()) for key, text in metadata.items()}
+        return lambda file: np.savez(file, allow_pickle=False, **texts, **tensors)
+    if wide is not None:
+        outgoing = [Outgoing(name, array.shape, lambda array=array: array) for name, array in wide.items()]  # type: ignore[misc]
+        return lambda file: write_to(file, outgoing, "BF16", metadata)
+    return lambda file: file.writelines([to_bytes(tensors, metadata)])
+
+
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and verify a checkpoint: one that `save` wrote, or any safetensors file with our config as JSON in its metadata.
 
-    Weights that are stored as whole numbers with scales (`tools/make_pocket.py`) come as the numbers they stand for.
+    Weights in 16 bits come as float32, and those that are stored as whole numbers with scales (`tools/make_pocket.py`) as the numbers
+    that they stand for.
     Raises CheckpointError naming the file when it is missing, not ours, from a newer version, or damaged anywhere.
     """
     path = Path(path)
-    metadata, tensors = _read(path)
+    metadata, tensors, short = _read(path)
     if MARK in metadata and metadata[MARK] != str(FORMAT):
         raise CheckpointError(f"{path} has format {metadata[MARK]}: this version reads {FORMAT}. Install a newer Tiny Transformer")
     found = metadata.pop(DIGEST, None)
@@ -84,6 +116,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path} has no config in its metadata: it must say which model the weights belong to. Add it")
     try:
         record = {key: json.loads(metadata[key]) for key in RECORD if key in metadata}
+        tensors |= {name: from_bfloat16(tensors[name]) for name in short}
         training = _put_back(record.pop("training", None), STATE, tensors)
         record["config"] = ModelConfig.from_dict(record["config"])
         return Checkpoint(**{"tokenizer": None, **record, "weights": _expanded(tensors), "training": training})
@@ -111,29 +144,47 @@ def _put_back(value: Any, place: str, tensors: dict[str, Array]) -> Any:
 
 
 def _expanded(tensors: dict[str, Array]) -> dict[str, Array]:
-    """The weights, those in eight bits as float32: values (rows, columns) times scales (rows, 1)."""
+    """The weights, those in 16 bits as float32, and those in eight: values (rows, columns) times scales (rows, 1)."""
     scales = {name.removesuffix(SCALES): array for name, array in tensors.items() if name.endswith(SCALES)}
     stored = {name: array for name, array in tensors.items() if not name.endswith(SCALES)}
-    return {name: array.astype(np.float32) * scales[name] if name in scales else array for name, array in stored.items()}
+    wide = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in stored.items()}
+    return {name: array.astype(np.float32) * scales[name] if name in scales else array for name, array in wide.items()}
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
-    """The metadata and the tensors of a safetensors file."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], frozenset[str]]:
+    """The metadata and the tensors of a file, and which of these are bfloat16: they come as whole numbers of 16 bits."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder: a checkpoint is a file. Pass the .safetensors file inside it")
     try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}), {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        return _read_npz(path) if path.suffix == NPZ else _read_safetensors(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist. `tiny runs` lists what there is") from None
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
-    except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, zipfile.BadZipFile, EOFError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _damaged(path, " ".join(str(error).split()) or type(error).__name__) from None
 
 
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Array], frozenset[str]]:
+    with safe_open(path, framework="numpy") as file:
+        metadata, names = dict(file.metadata() or {}), list(file.keys())
+        short = frozenset(name for name in names if file.get_slice(name).get_dtype() == "BF16")
+        tensors = {name: np.array(file.get_tensor(name)) for name in names if name not in short}
+    if short:  # the library has no bfloat16 for NumPy
+        ours = SafetensorsFile(path)
+        tensors |= {name: np.array(ours.array(name)) for name in short}
+    return metadata, tensors, short
+
+
+def _read_npz(path: Path) -> tuple[dict[str, str], dict[str, Array], frozenset[str]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: np.array(file[name]) for name in file.files}
+    metadata = {name: array.item().decode() for name, array in arrays.items() if array.dtype.kind == "S" and array.ndim == 0}
+    return metadata, {name: array for name, array in arrays.items() if name not in metadata}, frozenset()
+
+
 def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is no safetensors file of ours, or it is damaged ({what}). Take another checkpoint")
+    return CheckpointError(f"{path} is no {path.suffix[1:]} file of ours, or it is damaged ({what}). Take another checkpoint")
 
 
 def _digest(metadata: dict[str, str], weights: dict[str, Array]) -> str:

@@ -15,8 +15,8 @@ from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.families import family_of, read_config
 from tiny_transformer.pretrained.family import Family, to_model_config, unknown_entries
 from tiny_transformer.pretrained.names import Rule, rules_of
-from tiny_transformer.pretrained.safetensors_file import FLOATS, Entry
 from tiny_transformer.pretrained.weight_files import WeightFiles
+from tiny_transformer.utils.safetensors_file import FLOATS, Entry
 
 
 @dataclass(frozen=True)

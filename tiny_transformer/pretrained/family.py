@@ -41,13 +41,12 @@ class Key:
         return self.choices[value]
 
     def write(self, config: ModelConfig) -> Any:
-        """Their value. Raises ConfigError where they have no word for ours."""
+        """Their value; where they have no word for ours, their usual one."""
         value = getattr(config, FILLED_IN.get(self.ours, self.ours))
         if self.choices is None:
             return value
         words = [theirs for theirs, ours in self.choices.items() if ours == value]
-        check(bool(words), f"{self.ours}={value!r}", f"the family has {', '.join(self.choices.values())}", "Choose another family")
-        return words[0]
+        return words[0] if words else next(iter(self.choices))
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class Family:
     """The inverse of `read_more`."""
     read_only: tuple[str, ...] = ()
     """Entries that `read_more` looks at."""
+    nearest: Callable[[ModelConfig], ModelConfig] = lambda config: config
+    """A config with sizes that the family can have: the same one wherever it can have it."""
 
 
 COMMON = (
@@ -134,13 +135,24 @@ def to_hugging_face(family: Family, config: ModelConfig) -> Values:
 
     Raises ConfigError naming the fields that the family has no way to say.
     """
+    unlike = differences(family, config)
+    got = ", ".join(f"{name}={ours!r}" for name, (ours, _) in unlike.items())
+    has = ", ".join(f"{name}={theirs!r}" for name, (_, theirs) in unlike.items())
+    check(not unlike, got, f"{family.title} is {has}", "Choose another family")
+    return _said(family, config)
+
+
+def differences(family: Family, config: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """The fields that the family has no way to say: the config's value and what it would have to be. Nothing: it can say all of it."""
+    mine, theirs = _resolved(config), _resolved(to_model_config(family, _said(family, family.nearest(config))))
+    return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
+
+
+def _said(family: Family, config: ModelConfig) -> Values:
+    """As much of `config` as the family's config.json says."""
     written = {key.theirs: key.write(config) for key in family.keys if key.written}
     demanded = {demand.theirs: demand.allowed[0] for demand in family.demands}
-    values = {"architectures": [family.architecture], "model_type": family.name, **demanded, **written, **family.write_more(config)}
-    again = to_model_config(family, values)
-    unlike = [f"{name}={value!r}" for name, value in _resolved(config).items() if value != _resolved(again)[name]]
-    check(not unlike, f"{', '.join(unlike)}", f"{family.title} is {', '.join(_said(family, again, config))}", "Choose another family")
-    return values
+    return {"architectures": [family.architecture], "model_type": family.name, **demanded, **written, **family.write_more(config)}
 
 
 def unknown_entries(family: Family, values: Values) -> list[str]:
@@ -148,11 +160,6 @@ def unknown_entries(family: Family, values: Values) -> list[str]:
     known = {key.theirs for key in family.keys} | {demand.theirs for demand in (*COMMON, *family.demands)} | set(family.read_only)
     said = {name for name, value in values.items() if value not in (None, False, {}, [])}
     return sorted(said - known - GENERAL)
-
-
-def _said(family: Family, again: ModelConfig, config: ModelConfig) -> list[str]:
-    mine, theirs = _resolved(config), _resolved(again)
-    return [f"{name}={value!r}" for name, value in theirs.items() if mine[name] != value]
 
 
 def _resolved(config: ModelConfig) -> Values:

@@ -18,9 +18,9 @@ from tiny_transformer.initialization import initial_weight
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import Source, open_source
-from tiny_transformer.pretrained.safetensors_file import Array, row_chunks, widen
 from tiny_transformer.pretrained.tokenizer_files import read_tokenizer
 from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.utils.safetensors_file import Array, row_chunks, widen
 
 
 def load_pretrained(
