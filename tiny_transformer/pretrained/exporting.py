@@ -27,9 +27,9 @@ from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.pretrained.expressing import Expression, express
-from tiny_transformer.pretrained.family import Family
+from tiny_transformer.pretrained.family import OWN, Family
 from tiny_transformer.pretrained.names import rules_of
-from tiny_transformer.pretrained.tokenizer_writing import Special, special_of, tokenizer_files
+from tiny_transformer.pretrained.tokenizer_writing import Special, misread_by, special_of, tokenizer_files
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.utils.atomic import atomic_save
 from tiny_transformer.utils.safetensors_file import Array
@@ -76,14 +76,17 @@ def write_directory(
     model: Model, directory: str | os.PathLike[str], dtype: str | None = None, shard_size: int | None = None, *, overwrite: bool = False
 ) -> tuple[Family, list[Path], list[str]]:
     """`export_pretrained`, for weights without a model around them. Gives the family, the files, and what a person should know."""
-    expression = express(model.config)
+    expression = express(model.config, avoid=misread_by(model.tokenizer))
     own = str(model.weights["embeddings.token.weight"].dtype).removeprefix("torch.")
     check_choice("dtype", dtype or own, tuple(TYPES))
+    rows, tokens = model.config.vocab_size, 0 if model.tokenizer is None else model.tokenizer.vocab_size
+    got = f"the tokenizer has {tokens} tokens and the model vocab_size={rows}"
+    check(tokens <= rows, got, "every token must have a place in the model", "Pass the model's own tokenizer")
     most = SHARD_SIZE if shard_size is None else shard_size
     check(most >= 1, f"shard_size={most}", "it must be at least 1 byte", "Try 5GB")
     special = special_of(model.tokenizer, model.chat_template)
     beside = tokenizer_files(model.tokenizer, model.chat_template, special, expression.family.name, model.config.max_seq_len)
-    beside |= config_files(expression, special, dtype or own)  # config.json is the last one
+    beside |= config_files(expression, model.config, special, dtype or own)  # config.json is the last one
     tensors = list(outgoing(expression, model))
     folder, aside = Path(directory), _prepare(Path(directory), overwrite=overwrite)
     made: list[Path] = []
@@ -98,7 +101,9 @@ def write_directory(
         _undo(folder, aside)
         raise
     kept = [] if aside is None else [f"what was at {folder} is now {aside}"]
-    return expression.family, made, [*expression.notes, *kept]
+    misread = expression.family.name in misread_by(model.tokenizer)
+    said = [f"AutoTokenizer cuts text as {expression.family.title}'s does; take PreTrainedTokenizerFast instead"] if misread else []
+    return expression.family, made, [*expression.notes, *said, *kept]
 
 
 def outgoing(expression: Expression, model: Model) -> Iterator[Outgoing]:
@@ -125,13 +130,13 @@ def _numpy(tensor: Tensor) -> Array:
     return array
 
 
-def config_files(expression: Expression, special: Special, dtype: str) -> dict[str, bytes]:
+def config_files(expression: Expression, config: ModelConfig, special: Special, dtype: str) -> dict[str, bytes]:
     """config.json, and before it what concerns writing only. A token that is not there is said to be none: their defaults are ids."""
     ids: dict[str, Any] = {f"{role}_token_id": special.ids.get(role) for role in ("bos", "eos", "pad")}
     files: dict[str, Any] = {}
     if expression.config.causal:
         files["generation_config.json"] = {"_from_model_config": True, **ids}
-    files["config.json"] = {**expression.values, **ids, "dtype": dtype, "torch_dtype": dtype}
+    files["config.json"] = {**expression.values, **ids, "dtype": dtype, "torch_dtype": dtype, OWN: config.to_dict()}
     return {name: json.dumps(values, indent=2).encode() + b"\n" for name, values in files.items()}
 
 

@@ -5,13 +5,13 @@ tried too: dropping the settings of a kind of position that the model does not h
 biases that are 0 where the family has biases and the model has none. Read before: `family.py`, `families.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tiny_transformer.config import Bias, ConfigError, ModelConfig
 from tiny_transformer.pretrained.families import FAMILIES
-from tiny_transformer.pretrained.family import Family, Values, differences, to_hugging_face
+from tiny_transformer.pretrained.family import Family, Values, differences, to_hugging_face, without_idle
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,21 @@ class Expression:
     """What is not word for word the same, one line each."""
 
 
-def express(config: ModelConfig) -> Expression:
+def express(config: ModelConfig, avoid: Container[str] = ()) -> Expression:
     """The first family, the simplest one, that can say `config`: exactly if any can, else with biases of 0.
 
-    Raises ConfigError in one line: the settings that stand in the way, and what the nearest family has instead.
+    Families named in `avoid` are taken only where no other can. Raises ConfigError in one line: the settings that stand in the way, and
+    what the nearest family has instead.
     """
-    for same, notes in equivalents(config):
-        for family in FAMILIES.values():
-            if not differences(family, same):
-                return Expression(family, same, to_hugging_face(family, same), notes)
+    able = (
+        Expression(family, same, to_hugging_face(family, same), notes)
+        for same, notes in equivalents(config)
+        for family in FAMILIES.values()
+        if not differences(family, same)
+    )
+    found = sorted(able, key=lambda expression: expression.family.name in avoid)  # a stable sort: otherwise the order stays
+    if found:
+        return found[0]
     family, unlike = nearest(config)
     got = ", ".join(f"{name}={ours!r}" for name, (ours, _) in unlike.items())
     has = ", ".join(f"{name}={theirs!r}" for name, (_, theirs) in unlike.items())
@@ -45,24 +51,13 @@ def express(config: ModelConfig) -> Expression:
 
 def equivalents(config: ModelConfig) -> Iterator[tuple[ModelConfig, tuple[str, ...]]]:
     """`config` and configs of models that compute the same, the most alike first, and what to say about each."""
-    same, notes = _without_idle(config)
+    same = without_idle(config)
+    notes = () if same.window == config.window else (f"window={config.window} is as long as the context, so it is not written",)
     yield same, notes
     more: dict[Bias, tuple[Bias, ...]] = {"none": ("qkv", "all"), "qkv": ("all",), "all": ()}
     for bias in more[config.bias]:
         said = "biases of the query, key and value" if bias == "qkv" else "the missing biases"
         yield replace(same, bias=bias), (*notes, f"{said} are written as 0: the family has them, and the model computes the same")
-
-
-def _without_idle(config: ModelConfig) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Without settings that do nothing in this model."""
-    changes: dict[str, Any] = {}
-    notes: list[str] = []
-    if config.position != "rotary":
-        changes |= {"rope_theta": ModelConfig.rope_theta, "rope_scaling": None}
-    if config.window is not None and config.window >= config.max_seq_len:
-        changes["window"] = None
-        notes.append(f"window={config.window} is as long as the context, so it is not written")
-    return replace(config, **changes), tuple(notes)
 
 
 def nearest(config: ModelConfig) -> tuple[Family, dict[str, tuple[Any, Any]]]:

@@ -6,13 +6,15 @@ training or other programs. Read before: `names.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiny_transformer.config import ConfigError, ModelConfig, check
 from tiny_transformer.pretrained.names import Rule
 
 Values = dict[str, Any]
+OWN = "tiny_transformer"
+"""The entry of config.json in which we keep a config's own words; other programs pass it over."""
 FILLED_IN = {"n_kv_heads": "kv_heads", "d_head": "head_width", "d_ff": "ff_width"}
 """Where a field may be None for "the usual": what it comes to is written, since others have another usual."""
 
@@ -125,9 +127,37 @@ def to_model_config(family: Family, values: Values) -> ModelConfig:
             fields[key.ours] = key.read(values)
     fields |= family.read_more(values)
     try:
-        return ModelConfig(**fields)
+        return _as_we_said_it(ModelConfig(**fields), values)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"config.json: {error}") from error
+
+
+def our_words(values: Values) -> ModelConfig | None:
+    """The config as it was before it went out, where a config.json of ours keeps it; None where there is none, or it is damaged."""
+    try:
+        return ModelConfig.from_dict(values[OWN])
+    except (ConfigError, TypeError, KeyError):
+        return None
+
+
+def _as_we_said_it(config: ModelConfig, values: Values) -> ModelConfig:
+    """`config` in our own words, where these mean the same: which fields were left to their defaults, dropout, settings that do nothing.
+
+    Biases are not taken from there: other programs may have trained those that went out as 0.
+    """
+    said = our_words(values)
+    own = config if said is None else replace(said, bias=config.bias)
+    return own if _resolved(without_idle(own)) == _resolved(config) else config
+
+
+def without_idle(config: ModelConfig) -> ModelConfig:
+    """Without settings that do nothing in this model: of rotary positions that it does not have, of a window as long as the context."""
+    changes: Values = {}
+    if config.position != "rotary":
+        changes |= {"rope_theta": ModelConfig.rope_theta, "rope_scaling": None}
+    if config.window is not None and config.window >= config.max_seq_len:
+        changes["window"] = None
+    return replace(config, **changes)
 
 
 def to_hugging_face(family: Family, config: ModelConfig) -> Values:
@@ -159,7 +189,7 @@ def unknown_entries(family: Family, values: Values) -> list[str]:
     """Entries of config.json that neither we nor the format's general part know, and that say something."""
     known = {key.theirs for key in family.keys} | {demand.theirs for demand in (*COMMON, *family.demands)} | set(family.read_only)
     said = {name for name, value in values.items() if value not in (None, False, {}, [])}
-    return sorted(said - known - GENERAL)
+    return sorted(said - known - GENERAL - {OWN})
 
 
 def _resolved(config: ModelConfig) -> Values:

@@ -17,7 +17,14 @@ from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.hugging_face import to_tokenizer_json
+from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
+
+
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen 2's own tokenizer cuts text."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,15 @@ def tokenizer_files(
     if chat_template is not None:
         files["chat_template.jinja"] = chat_template.text.encode("utf-8", "surrogatepass")
     return files
+
+
+def misread_by(tokenizer: Tokenizer | None) -> tuple[str, ...]:
+    """Families whose class transformers 5 puts in the place of this tokenizer, whatever tokenizer.json says: it cuts text its own way."""
+    if tokenizer is None:
+        return ()
+    own = isinstance(tokenizer, NormalizedTokenizer) and tokenizer.normalizers == [{"type": "NFC"}]
+    own = own and isinstance(tokenizer.inner, BPETokenizer) and tokenizer.inner.split == QWEN_PATTERN
+    return () if own else ("qwen2",)
 
 
 def _older(tokenizer: Tokenizer, family: str) -> dict[str, bytes]:

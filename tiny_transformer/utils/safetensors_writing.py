@@ -101,10 +101,10 @@ def grouped(tensors: Iterable[Outgoing], dtype: str, most: int) -> Iterator[list
 if __name__ == "__main__":
     import tempfile
 
-    from tiny_transformer.pretrained.weight_files import WeightFiles
+    from tiny_transformer.utils.safetensors_file import SafetensorsFile
 
     tensors = [Outgoing(name, (2, 3), lambda: np.arange(6.0).reshape(2, 3)) for name in "abc"]
     with tempfile.TemporaryDirectory() as folder:
         for path in write_files(Path(folder), tensors, "BF16", most=24):
-            print(path.name, path.stat().st_size, "bytes")
-        print({name: (entry.dtype, entry.shape) for name, entry in WeightFiles(folder).entries.items()})
+            entries = SafetensorsFile(path).entries if path.suffix == ".safetensors" else {}
+            print(path.name, path.stat().st_size, "bytes", {name: (entry.dtype, entry.shape) for name, entry in entries.items()})
