@@ -161,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], frozenset[str]]
         raise CheckpointError(f"{path} does not exist. `tiny runs` lists what there is") from None
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
-    except (SafetensorError, zipfile.BadZipFile, EOFError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, EOFError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _damaged(path, " ".join(str(error).split()) or type(error).__name__) from None
 
 
@@ -177,10 +177,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Array], fro
 
 
 def _read_npz(path: Path) -> tuple[dict[str, str], dict[str, Array], frozenset[str]]:
+    _check_parts(path)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: np.array(file[name]) for name in file.files}
     metadata = {name: array.item().decode() for name, array in arrays.items() if array.dtype.kind == "S" and array.ndim == 0}
     return metadata, {name: array for name, array in arrays.items() if name not in metadata}, frozenset()
+
+
+def _check_parts(path: Path) -> None:
+    """Raise ValueError unless each part of the archive is stored as it is and matches its checksum: before a number in it is believed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+            broken = "compressed parts" if packed else archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive can break anything
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if broken is not None:
+        raise ValueError(broken if packed else f"the part {broken} does not match its checksum")
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

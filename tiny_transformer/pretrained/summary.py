@@ -18,7 +18,7 @@ from tiny_transformer.pretrained.accounting import open_source
 from tiny_transformer.pretrained.families import read_config
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
 from tiny_transformer.pretrained.weight_files import WeightFiles
-from tiny_transformer.run import NUMPY_SUFFIX, PREFERRED, is_run, resolve, tokenizer_of
+from tiny_transformer.run import NUMPY_SUFFIX, NUMPY_SUFFIXES, PREFERRED, is_run, resolve, tokenizer_of
 from tiny_transformer.utils import checkpoint as checkpoints
 from tiny_transformer.utils.checkpoint import CheckpointError
 from tiny_transformer.utils.safetensors_file import SafetensorsFile
@@ -155,7 +155,7 @@ def _plain(file: Path) -> Summary:
 
 
 def _checkpoint(file: Path) -> Summary:
-    found: Any = numpy_checkpoints.load(file) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
+    found: Any = numpy_checkpoints.load(file) if file.suffix in NUMPY_SUFFIXES else checkpoints.load(file)
     config, weights = found.config, dict[str, Any](found.weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if shapes != weight_shapes(config):
