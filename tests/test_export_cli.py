@@ -1,6 +1,8 @@
 """`tiny export`: what it writes, says and refuses; our own formats read back to the identity."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,9 +141,9 @@ def test_our_own_files_in_16_bits(form, dtype, tmp_path, capsys):
 
 @pytest.mark.parametrize(("form", "dtype"), [("npz", None), ("npz", "float16"), ("safetensors", "bfloat16")])
 def test_a_changed_bit_is_never_read_in_silence(form, dtype, tmp_path):
-    weights = {name: tensor.numpy() for name, tensor in TinyTransformerLM(ModelConfig(vocab_size=5, d_model=4, n_layers=1, n_heads=1), seed=1).weights().items()}
-    file = tmp_path / f"a.{form}"
     config = ModelConfig(vocab_size=5, d_model=4, n_layers=1, n_heads=1)
+    weights = {name: tensor.numpy() for name, tensor in TinyTransformerLM(config, seed=1).weights().items()}
+    file = tmp_path / f"a.{form}"
     numpy_checkpoints.save(file, numpy_checkpoints.Checkpoint(config, None, weights, step=9), dtype)
     content, wanted = file.read_bytes(), numpy_checkpoints.load(file)
     silent = 0
@@ -230,6 +232,22 @@ def test_overwriting_on_request_replaces_one_file_only(tmp_path, capsys):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine" and run.read(tmp_path / "out" / "model.npz").step == 70
     code, said, _ = tiny(capsys, "export", tmp_path / "a", tmp_path / "out", "--overwrite")
     assert code == 0 and "out-1" in said and (tmp_path / "out-1" / "notes.txt").read_text() == "mine"
+
+
+def test_the_commands_of_the_page_work(tmp_path, capsys, monkeypatch):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "pretrained.md").read_text(encoding="utf-8")
+    lines = page.partition("## Out")[2].partition("```bash\n")[2].partition("```")[0].splitlines()
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "RUN")
+    assert len(lines) > 3
+    for number, line in enumerate(lines):
+        words = [f"DIR{number}" if word == "DIR" else word for word in shlex.split(line, comments=True)]
+        assert words[:2] == ["tiny", "export"] and tiny(capsys, *words[1:])[0] == 0
+    code = page.partition("## Out")[2].partition("```python\n")[2].partition("```")[0]
+    model, tokenizer = run.load("RUN")
+    said = {"model": model, "tokenizer": tokenizer}
+    exec(code.replace("path/to/new", "new"), said)
+    assert said["again"].config == model.config
 
 
 def test_help_and_the_list(capsys):
