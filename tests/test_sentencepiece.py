@@ -19,7 +19,7 @@ from tiny_transformer.tokenization.unigram import UnigramTokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the `test` extra has sentencepiece, the peer of its own files")
 
-WORDS = [*PARTS, *("to be or not that is the question whether tis nobler in mind suffer slings and arrows of outrageous fortune".split())]
+WORDS = [*PARTS, *(["to", "be", "or", "not", "that", "is", "the", "question", "whether", "tis", "nobler", "in", "mind", "suffer", "slings", "and", "arrows", "of", "outrageous", "fortune"])]
 PLAIN = {"normalization_rule_name": "identity"}
 KEEP = {**PLAIN, "remove_extra_whitespaces": False}
 SETTINGS = {
@@ -84,7 +84,8 @@ def test_ids_and_text_are_the_package_s(name, text, folder):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_on_many_more_texts(name, folder):
     theirs, ours = pair(name, folder)
-    for text in (*many_texts(1500, seed=3), "", " ", "   ", "▁", " ▁ ", "a  b", " to  be<sep> or <sep><sep>not ", "bebe be", "<s<s", "tototo "):
+    odd = ("", " ", "   ", "▁", " ▁ ", "a  b", " to  be<sep> or <sep><sep>not ", "bebe be", "<s<s", "tototo ")
+    for text in (*many_texts(1500, seed=3), *odd):
         assert_same(theirs, ours, text)
 
 
@@ -105,7 +106,7 @@ def test_it_travels_as_our_json_and_as_tokenizer_json(name, folder):
 
 
 def test_a_directory_with_this_file_alone(folder, tmp_path):
-    theirs, ours = pair("bpe, llama 2", folder)
+    theirs, _ = pair("bpe, llama 2", folder)
     (tmp_path / "tokenizer.model").write_bytes((folder / "bpe, llama 2.model").read_bytes())
     for found in (read_tokenizer(tmp_path, "llama", 1000), load_tokenizer(tmp_path), load_tokenizer(tmp_path / "tokenizer.model")):
         assert found.encode("to be, 東京 👍") == theirs.encode("to be, 東京 👍")
@@ -124,7 +125,7 @@ def test_a_directory_with_this_file_alone(folder, tmp_path):
         ({"model_type": "bpe", **PLAIN, "treat_whitespace_as_suffix": True}, ["treat_whitespace_as_suffix"]),
         ({"model_type": "bpe", **KEEP, "user_defined_symbols": ["<sep>"]}, ["'<sep>'", "add_dummy_prefix"]),
         ({"model_type": "bpe", **KEEP, "add_dummy_prefix": False, "user_defined_symbols": ["▁▁"]}, ["symbols ▁▁", "no space"]),
-        ({"model_type": "unigram", **PLAIN, "add_dummy_prefix": False, "user_defined_symbols": ["<x>"]}, ["'<x>'", "remove_extra_whitespaces"]),
+        ({"model_type": "bpe", **PLAIN, "add_dummy_prefix": False, "user_defined_symbols": ["<x>"]}, ["'<x>'", "remove_extra_whitespaces"]),
     ],
 )
 def test_what_we_do_not_have_is_refused_by_name(more, words, tmp_path):
@@ -154,8 +155,8 @@ SOME = [("<unk>", 0.0, 2), ("▁", -1.0, 1), ("a", -2.0, 1), ("b", -3.0, 1)]
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ([("ab", -0.5, 1), ("ba", -0.5, 1)], "the same score"), ([("ac", -0.5, 1)], "pieces with 'c'"), ([("ab", -0.5, 5)], "unused piece 'ab'"),
-        ([("<u>", 0.0, 2)], "2 unknown pieces"),
+        ([("ab", -0.5, 1), ("ba", -0.5, 1)], "the same score"), ([("ac", -0.5, 1)], "pieces with 'c'"),
+        ([("ab", -0.5, 5)], "unused piece 'ab'"), ([("<u>", 0.0, 2)], "2 unknown pieces"),
     ],
 )  # fmt: skip
 def test_odd_vocabularies_are_refused(more, words, tmp_path):

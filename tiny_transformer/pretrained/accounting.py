@@ -78,7 +78,9 @@ def open_source(directory: str | os.PathLike[str]) -> Source:
     return Source(directory, family, config, values, files, account)
 
 
-def _without_idle_biases(config: ModelConfig, said: ModelConfig | None, account: Account, files: WeightFiles) -> tuple[ModelConfig, Account]:
+def _without_idle_biases(
+    config: ModelConfig, said: ModelConfig | None, account: Account, files: WeightFiles
+) -> tuple[ModelConfig, Account]:
     """Without the biases that went out as 0 because the family has them and the model had none, if they are 0 still."""
     if said is None or said.bias == config.bias or replace(said, bias=config.bias) != config:
         return config, account

@@ -20,7 +20,6 @@ from tiny_transformer.tokenization.hugging_face import to_tokenizer_json
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
 
-
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -72,8 +71,8 @@ def misread_by(tokenizer: Tokenizer | None) -> tuple[str, ...]:
     """Families whose class transformers 5 puts in the place of this tokenizer, whatever tokenizer.json says: it cuts text its own way."""
     if tokenizer is None:
         return ()
-    own = isinstance(tokenizer, NormalizedTokenizer) and tokenizer.normalizers == [{"type": "NFC"}]
-    own = own and isinstance(tokenizer.inner, BPETokenizer) and tokenizer.inner.split == QWEN_PATTERN
+    inner = tokenizer.inner if isinstance(tokenizer, NormalizedTokenizer) and tokenizer.normalizers == [{"type": "NFC"}] else None
+    own = isinstance(inner, BPETokenizer) and inner.split == QWEN_PATTERN
     return () if own else ("qwen2",)
 
 

@@ -29,9 +29,9 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer in a file, or in a folder that holds one.
 
-    Read are files of `save_tokenizer`, Hugging Face's tokenizer.json, SentencePiece's tokenizer.model, GPT-2's vocab.json (with merges.txt beside it), BERT's
-    vocab.txt and tiktoken's rank files; what it is, its content says (of .model files the name). Raises ConfigError naming a file that is missing, damaged
-    or none of these.
+    Read are files of `save_tokenizer`, Hugging Face's tokenizer.json, SentencePiece's tokenizer.model, GPT-2's vocab.json (with
+    merges.txt beside it), BERT's vocab.txt and tiktoken's rank files; what it is, its content says (of .model files the name).
+    Raises ConfigError naming a file that is missing, damaged or none of these.
     """
     path = Path(path)
     if path.is_dir():
