@@ -394,6 +394,21 @@ def test_greedy_text_is_ours_in_transformers(more, tmp_path):
     assert len(set(written.tolist())) > 5
 
 
+def test_rows_that_stand_for_no_token_are_not_written_there_either(tmp_path):
+    text = "to be or not to be, that is the question"
+    letters = train("char", text)
+    ours = random_model(ModelConfig(**{**SMALL, "vocab_size": letters.vocab_size + 5, "max_seq_len": 64, "tie_weights": False}))
+    with torch.no_grad():
+        ours.unembed.weight[letters.vocab_size :] = ours.unembed.weight[: 5] * 3  # often the largest of all
+    export_pretrained(ours, letters, tmp_path / "out")
+    theirs = opened(tmp_path / "out")
+    prompt = torch.tensor([letters.encode("to be or")])
+    assert theirs(torch.tensor([letters.encode(text)])).logits.argmax(-1).max() >= letters.vocab_size, "they would win"
+    written = theirs.generate(prompt, max_new_tokens=40, do_sample=False)[0]
+    mine = TextGenerator(ours, letters).generate("to be or", SampleConfig(temperature=0, top_k=None, max_tokens=40))
+    assert letters.decode(written.tolist()).endswith(str(getattr(mine, "text", mine)))
+
+
 def test_weights_that_lack_a_matrix_are_refused(tmp_path):
     from tiny_transformer.pretrained.exporting import Model, write_directory
 

@@ -102,6 +102,7 @@ def test_our_own_files_are_the_identity(form, tmp_path, capsys):
     for engine in ("torch", "numpy"):
         assert tiny(capsys, "generate", file, "--prompt", "to be", "--max-tokens", "3", "--engine", engine)[0] == 0
     assert tiny(capsys, "inspect", file)[0] == 0
+    assert tiny(capsys, "tokenizer", "encode", file, "--text", "to be")[0] == 0
 
 
 def test_an_npz_opens_in_numpy_without_pickles(tmp_path, capsys):

@@ -19,7 +19,8 @@ from tiny_transformer.tokenization.unigram import UnigramTokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the `test` extra has sentencepiece, the peer of its own files")
 
-WORDS = [*PARTS, *(["to", "be", "or", "not", "that", "is", "the", "question", "whether", "tis", "nobler", "in", "mind", "suffer", "slings", "and", "arrows", "of", "outrageous", "fortune"])]
+SPEECH = "to be or not that is the question whether tis nobler in mind suffer slings and arrows of outrageous fortune"
+WORDS = [*PARTS, *SPEECH.split()]
 PLAIN = {"normalization_rule_name": "identity"}
 KEEP = {**PLAIN, "remove_extra_whitespaces": False}
 SETTINGS = {

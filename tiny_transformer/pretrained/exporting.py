@@ -37,6 +37,8 @@ from tiny_transformer.utils.safetensors_writing import Outgoing, write_files
 
 SHARD_SIZE = 5 * 10**9
 """The most bytes of numbers in one file, unless asked otherwise."""
+MOST_SPARE = 4096
+"""Rows without a token are listed up to this many: vocabularies are rounded up by fewer."""
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 """PyTorch's names of the types, and the files'."""
 
@@ -86,7 +88,7 @@ def write_directory(
     check(most >= 1, f"shard_size={most}", "it must be at least 1 byte", "Try 5GB")
     special = special_of(model.tokenizer, model.chat_template)
     beside = tokenizer_files(model.tokenizer, model.chat_template, special, expression.family.name, model.config.max_seq_len)
-    beside |= config_files(expression, model.config, special, dtype or own)  # config.json is the last one
+    beside |= config_files(expression, model, special, dtype or own)  # config.json is the last one
     tensors = list(outgoing(expression, model))
     folder, aside = Path(directory), _prepare(Path(directory), overwrite=overwrite)
     made: list[Path] = []
@@ -130,13 +132,17 @@ def _numpy(tensor: Tensor) -> Array:
     return array
 
 
-def config_files(expression: Expression, config: ModelConfig, special: Special, dtype: str) -> dict[str, bytes]:
-    """config.json, and before it what concerns writing only. A token that is not there is said to be none: their defaults are ids."""
+def config_files(expression: Expression, model: Model, special: Special, dtype: str) -> dict[str, bytes]:
+    """config.json, and before it what concerns writing only. A token that is not there is said to be none: their defaults are ids.
+
+    Rows that stand for no token are never written here, so they are not there either (`suppress_tokens`).
+    """
     ids: dict[str, Any] = {f"{role}_token_id": special.ids.get(role) for role in ("bos", "eos", "pad")}
     files: dict[str, Any] = {}
     if expression.config.causal:
-        files["generation_config.json"] = {"_from_model_config": True, **ids}
-    files["config.json"] = {**expression.values, **ids, "dtype": dtype, "torch_dtype": dtype, OWN: config.to_dict()}
+        spare = [] if model.tokenizer is None else [*range(model.tokenizer.vocab_size, model.config.vocab_size)]
+        files["generation_config.json"] = ids | ({"suppress_tokens": spare} if 0 < len(spare) <= MOST_SPARE else {})
+    files["config.json"] = {**expression.values, **ids, "dtype": dtype, "torch_dtype": dtype, OWN: model.config.to_dict()}
     return {name: json.dumps(values, indent=2).encode() + b"\n" for name, values in files.items()}
 
 

@@ -120,7 +120,7 @@ def check_steps(steps: Sequence[Step]) -> list[Step]:
             pattern = step["pattern"] if isinstance(step["pattern"], dict) else {}
             plain = isinstance(pattern.get("String"), str) and bool(pattern["String"])
             plain = plain or (list(pattern) == ["Regex"] and pattern["Regex"] in _REGEX)
-            others = "Regex patterns other than those for spaces in a row are not honoured"
+            others = "Regex patterns are not honoured, but those for spaces in a row"
             check(plain, f"normalizer Replace with {step['pattern']}", 'it must be {"String": text}', others)
     return list(steps)
 
