@@ -190,7 +190,7 @@ class Trainer(TrainingLoop):
         batch, seq = self._batch_shape()
         rows = -(-batch // self.settings.accumulate)
         try:
-            # Two lengths are compiled twice: code for any length would be slower.
+            # With two lengths each gets code of its own, not one code for any length.
             lengths: dict[str, Any] = {} if self.settings.short_context is None else {"dynamic": False}
             compiled, loss = torch.compile(self.model, **lengths), None
             ids = torch.zeros((rows, seq), dtype=torch.int64, device=self.device)
