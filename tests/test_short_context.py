@@ -30,9 +30,9 @@ def trainer(settings=SETTINGS, config=MODEL, **more):
 def test_first_many_short_rows_then_few_long_ones(monkeypatch):
     seen = []
 
-    def watched(ids, rows, seq_len, seed, step):
+    def watched(ids, rows, seq_len, seed, step, order):
         seen.append((step, rows, seq_len))
-        return batch_at(ids, rows, seq_len, seed, step)
+        return batch_at(ids, rows, seq_len, seed, step, order)
 
     monkeypatch.setattr(loops, "batch_at", watched)
     trainer().fit()
