@@ -149,7 +149,7 @@ SETTINGS = [
 LLAMAS = ModelConfig(activation="swiglu", norm="rms", position="rotary", bias="none", tie_weights=False, norm_eps=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "more"), itertools.product(["llama", "mistral", "qwen2", "qwen3"], SETTINGS))
+@pytest.mark.parametrize(("kind", "more"), list(itertools.product(["llama", "mistral", "qwen2", "qwen3"], SETTINGS)))
 def test_every_setting_survives_the_way_there_and_back(kind, more):
     base = {"qwen2": {"bias": "qkv"}, "qwen3": {"qk_norm": True}}.get(kind, {})
     windows = [None] if kind == "llama" else [None, 9]
