@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -333,18 +332,19 @@ def test_a_failure_in_the_middle_leaves_what_was_there(broken, tmp_path, monkeyp
 
     def failing(path, write):
         if path.name == broken:
-            assert broken == "config.json" or not (path.parent / "config.json").exists(), "config.json is the last one"
+            assert not (path.parent / "config.json").exists(), "config.json is the last one"
             raise OSError(28, "No space left on device", str(path))
         real(path, write)
 
     monkeypatch.setattr(exporting, "atomic_save", failing)
     monkeypatch.setattr(safetensors_writing, "atomic_save", failing)
-    for place, kept in ((out, before), (tmp_path / "new", None)):
+    (tmp_path / "empty").mkdir()
+    for place, kept in ((out, before), (tmp_path / "new", None), (tmp_path / "empty", {})):
         with pytest.raises(OSError, match="No space left"):
             export_pretrained(random_model(ModelConfig(**SMALL), seed=3), letters, place, overwrite=True)
         assert (None if kept is None else {file.name: file.read_bytes() for file in place.iterdir()}) == kept
         assert place.exists() is (kept is not None)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "out"]
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -409,12 +409,16 @@ def test_rows_that_stand_for_no_token_are_not_written_there_either(tmp_path):
     assert letters.decode(written.tolist()).endswith(str(getattr(mine, "text", mine)))
 
 
-def test_weights_that_lack_a_matrix_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["blocks.1.attention.W_key.weight", "blocks.0.norm1.bias", "embeddings.position.weight"])
+def test_weights_that_are_not_the_config_s_are_refused(name, tmp_path):
+    """A bias that is missing is no bias of 0."""
     from tiny_transformer.pretrained.exporting import Model, write_directory
 
     config = ModelConfig(**SMALL)
     weights = TinyTransformerLM(config, seed=0).weights()
-    del weights["blocks.1.attention.W_key.weight"]
-    with pytest.raises(ConfigError, match=r"lacks blocks.1.attention.W_key.weight"):
-        write_directory(Model(config, weights), tmp_path / "out")
-    assert np.all([not path.exists() for path in [tmp_path / "out"]])
+    fewer, wider = {**weights}, {**weights, name: torch.zeros(3, 3)}
+    del fewer[name]
+    for odd, what in ((fewer, name), (wider, name), ({**weights, "unembed.weight": torch.zeros(61, 24)}, "unembed.weight")):
+        with pytest.raises(ConfigError, match=rf"{what} missing, unexpected or misshapen"):
+            write_directory(Model(config, odd), tmp_path / "out")
+        assert not (tmp_path / "out").exists()

@@ -79,28 +79,25 @@ def write_directory(
 ) -> tuple[Family, list[Path], list[str]]:
     """`export_pretrained`, for weights without a model around them. Gives the family, the files, and what a person should know."""
     expression = express(model.config, avoid=misread_by(model.tokenizer))
-    own = str(model.weights["embeddings.token.weight"].dtype).removeprefix("torch.")
-    check_choice("dtype", dtype or own, tuple(TYPES))
-    rows, tokens = model.config.vocab_size, 0 if model.tokenizer is None else model.tokenizer.vocab_size
-    got = f"the tokenizer has {tokens} tokens and the model vocab_size={rows}"
-    check(tokens <= rows, got, "every token must have a place in the model", "Pass the model's own tokenizer")
+    dtype = dtype or str(model.weights["embeddings.token.weight"].dtype).removeprefix("torch.")
     most = SHARD_SIZE if shard_size is None else shard_size
+    check_choice("dtype", dtype, tuple(TYPES))
     check(most >= 1, f"shard_size={most}", "it must be at least 1 byte", "Try 5GB")
+    _check_parts(model)
     special = special_of(model.tokenizer, model.chat_template)
     beside = tokenizer_files(model.tokenizer, model.chat_template, special, expression.family.name, model.config.max_seq_len)
-    beside |= config_files(expression, model, special, dtype or own)  # config.json is the last one
-    tensors = list(outgoing(expression, model))
+    beside |= config_files(expression, model, special, dtype)  # config.json is the last one
     folder, aside = Path(directory), _prepare(Path(directory), overwrite=overwrite)
-    made: list[Path] = []
+    new, made = not folder.exists(), list[Path]()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in write_files(folder, tensors, TYPES[dtype or own], most):
+        for path in write_files(folder, list(outgoing(expression, model)), TYPES[dtype], most):
             made.append(path)
         for name, content in beside.items():
             atomic_save(folder / name, lambda file, content=content: file.writelines([content]))  # type: ignore[misc]
             made.append(folder / name)
     except BaseException:
-        _undo(folder, aside)
+        _undo(made, folder if new else None, aside, folder)
         raise
     kept = [] if aside is None else [f"what was at {folder} is now {aside}"]
     misread = expression.family.name in misread_by(model.tokenizer)
@@ -108,12 +105,22 @@ def write_directory(
     return expression.family, made, [*expression.notes, *said, *kept]
 
 
+def _check_parts(model: Model) -> None:
+    """Raise ConfigError unless config, weights and tokenizer belong together."""
+    shapes = weight_shapes(model.config)
+    found = {name: tuple(weight.shape) for name, weight in model.weights.items()}
+    odd = [name for name in {**shapes, **found} if found.get(name) != shapes.get(name)]
+    remedy = "Save the model again"
+    check(not odd, f"{', '.join(odd)} missing, unexpected or misshapen", "config and weights must be one model's", remedy)
+    rows, tokens = model.config.vocab_size, 0 if model.tokenizer is None else model.tokenizer.vocab_size
+    got = f"the tokenizer has {tokens} tokens and the model vocab_size={rows}"
+    check(tokens <= rows, got, "every token must have a place in the model", "Pass the model's own tokenizer")
+
+
 def outgoing(expression: Expression, model: Model) -> Iterator[Outgoing]:
     """The family's tensors in the order of its table: ours joined and turned, with 0 for biases that the model lacks."""
     family, shapes = expression.family, weight_shapes(expression.config)
     rules = rules_of(family.table, expression.config)
-    if missing := [name for name in shapes if name not in model.weights and not name.endswith(".bias")]:
-        raise ConfigError(f"the model lacks {', '.join(missing)}: config and weights must be one model's. Save it again")
     by_name = {rule.theirs: rule for rule in rules}
     # Where nothing is tied, what would be a copy has a name of its own, and must be there.
     copies = {} if expression.config.tie_weights else {name: by_name[o] for name, o in family.again.items() if name not in by_name}
@@ -159,12 +166,13 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path | None:
     return aside
 
 
-def _undo(folder: Path, aside: Path | None) -> None:
-    """Take away what was written, and put back what was there."""
+def _undo(made: list[Path], new: Path | None, aside: Path | None, folder: Path) -> None:
+    """Take away the files that were written, and the folder where it is `new`; put back what was there."""
     with suppress(OSError):
-        for file in folder.iterdir():
+        for file in made:
             file.unlink()
-        folder.rmdir()
+        if new is not None:
+            new.rmdir()
     if aside is not None:
         with suppress(OSError):
             aside.rename(folder)
