@@ -63,11 +63,11 @@ def write_gguf(
     `dtype` is float32, float16, bfloat16 or q8_0. Raises ConfigError in one line where no architecture can say the model, for
     numbers that the type can't hold, and a tokenizer that is too large for the model.
     """
-    return write_model(Model(model.config, model.weights(), tokenizer, chat_template, name), path, dtype)
+    return write_model(Model(model.config, model.weights(), tokenizer, chat_template, name), path, dtype)[1]
 
 
-def write_model(model: Model, path: str | os.PathLike[str], dtype: str = "float32") -> list[str]:
-    """`write_gguf` for weights by name."""
+def write_model(model: Model, path: str | os.PathLike[str], dtype: str = "float32") -> tuple[str, list[str]]:
+    """`write_gguf` for weights by name; the architecture's name, and the notes."""
     check_choice("dtype", dtype, tuple(DTYPES))
     kind = DTYPES[dtype]
     one, config, notes = gguf_names.architecture_of(model.config)
@@ -79,12 +79,12 @@ def write_model(model: Model, path: str | os.PathLike[str], dtype: str = "float3
     }  # fmt: skip
     tokenizer, more = _tokenizer_values(model, config)
     tensors = _tensors(one, config, weights, kind)
-    head = {name: weights[name]() for name in one.heads if name in weights}
+    head = {name: weights[name]() for name in gguf_names.head_of(one, config)}
     values |= tokenizer | {WEIGHT_KEY + name: base64.b64encode(array.astype("<f4").tobytes()).decode() for name, array in head.items()}
     write_file(path, values, tensors)
     if head:
         more.append(f"GGUF's {one.name} ends before the output head: it is in {WEIGHT_KEY}…, which is read here only")
-    return [*notes, *more]
+    return one.name, [*notes, *more]
 
 
 def _numbers(weights: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
@@ -191,7 +191,7 @@ def open_gguf(path: str | os.PathLike[str]) -> Source:
     if problems:
         count = f"{len(problems)} difference{'s' if len(problems) > 1 else ''}"
         raise ConfigError(f"{file.path}: values and tensors do not fit ({count}): {'; '.join(problems)}. Get the file again")
-    lacking = tuple(name for name in one.heads if name in shapes and WEIGHT_KEY + name not in file.values)
+    lacking = tuple(name for name in gguf_names.head_of(one, config) if WEIGHT_KEY + name not in file.values)
     return Source(file, one, config, lacking)
 
 
@@ -200,9 +200,7 @@ def weights_of(source: Source) -> Iterator[tuple[str, Array]]:
     shapes = weight_shapes(source.config)
     for rule in gguf_names.rules_for(source.architecture, source.config):
         yield from rule.split(source.file.array(rule.theirs), shapes).items()
-    for name in source.architecture.heads:
-        if name not in shapes:
-            continue
+    for name in gguf_names.head_of(source.architecture, source.config):
         if name in source.new:
             yield name, initial_weight(name, shapes[name], source.config, seed=0)
             continue
@@ -223,7 +221,7 @@ def read_gguf(
     """
     import torch
 
-    from tiny_transformer.pretrained.loading import take, without_memory
+    from tiny_transformer.pretrained.unfilled import take, without_memory
 
     source = open_gguf(path)
     reader = source.tokenizer if tokenizer else None

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from tiny_transformer.config import ConfigError, ModelConfig, check
+from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.expressing import express
 from tiny_transformer.pretrained.gguf_numbers import Array
-from tiny_transformer.pretrained.names import Rule, Shapes, rule, with_biases
+from tiny_transformer.pretrained.names import Rule, Shapes, rule, rules_of, with_biases
 
 OWN = "tiny_transformer."
 """Our own values begin with this, as the specification asks."""
@@ -139,7 +140,8 @@ def architecture_of(config: ModelConfig) -> tuple[Architecture, ModelConfig, tup
     family = expression.family
     one = ARCHITECTURES[OF_FAMILY.get(family.name, family.name)]
     same = replace(expression.config, dropout=0.0)
-    again = config_of(one, values_of(one, same), tensor_names(one, same), same.vocab_size, same.n_token_types)
+    values = values_of(one, same) | {WEIGHT_KEY + name: "" for name in head_of(one, same)}
+    again = config_of(one, values, tensor_names(one, same), same.vocab_size, same.n_token_types)
     mine, theirs = _resolved(same), _resolved(again)
     unlike = [f"{name}={value!r}" for name, value in mine.items() if theirs[name] != value]
     has = ", ".join(f"{name}={theirs[name]!r}" for name, value in mine.items() if theirs[name] != value)
@@ -154,8 +156,6 @@ def _resolved(config: ModelConfig) -> Values:
 
 def rules_for(one: Architecture, config: ModelConfig) -> list[Rule]:
     """The table written out for a model; names that the model does not have are left out."""
-    from tiny_transformer.pretrained.names import rules_of
-
     queries = {"W_query", "W_key"}
     rules = rules_of(one.table, config)
     if not one.interleaved:
@@ -169,6 +169,12 @@ def tensor_names(one: Architecture, config: ModelConfig) -> list[str]:
     """Their names of a model's tensors."""
     scaled = [ROPE_FACTORS] if one.rope_factors and (config.rope_scaling or {}).get("type") == "llama3" else []
     return [r.theirs for r in rules_for(one, config)] + scaled
+
+
+def head_of(one: Architecture, config: ModelConfig) -> list[str]:
+    """Our names of a model's weights that go along as values."""
+    shapes = weight_shapes(config)
+    return [name for name in one.heads if name in shapes]
 
 
 # --- the values -------------------------------------------------------------------------------------------------------
