@@ -82,7 +82,9 @@ def test_the_package_reads_names_shapes_and_numbers(tmp_path, name):
     kind = value(reader, "general.architecture")
     assert kind == name.split(",")[0]
     known = gguf.get_tensor_name_map({v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[kind], config.n_layers)
-    allowed = {gguf.TENSOR_NAMES[t].format(bid=b) for t in gguf.MODEL_TENSORS[gguf.MODEL_ARCH[kind.upper()]] for b in range(config.n_layers)}
+    allowed = {
+        gguf.TENSOR_NAMES[t].format(bid=b) for t in gguf.MODEL_TENSORS[gguf.MODEL_ARCH[kind.upper()]] for b in range(config.n_layers)
+    }
     found = {tensor.name: tensor for tensor in reader.tensors}
     assert len(found) == len(reader.tensors)
     for full, tensor in found.items():
@@ -104,7 +106,8 @@ def test_the_values_say_what_the_model_is(tmp_path, name):
     reader, config, kind = gguf.GGUFReader(path), model.config, name.split(",")[0]
     said = {key.removeprefix(kind + "."): field.contents() for key, field in reader.fields.items() if key.startswith(kind + ".")}
     wanted = {
-        "context_length": 24, "embedding_length": 32, "block_count": 2, "feed_forward_length": 64, "attention.head_count": 4, "vocab_size": 40,
+        "context_length": 24, "embedding_length": 32, "block_count": 2, "feed_forward_length": 64, "attention.head_count": 4,
+        "vocab_size": 40,
     }  # fmt: skip
     assert {key: said[key] for key in wanted} == wanted
     if kind in ("gpt2", "bert"):
@@ -121,7 +124,9 @@ def test_the_values_say_what_the_model_is(tmp_path, name):
     standard = [v for group in (gguf.Keys.General, gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope, gguf.Keys.Tokenizer)
                 for k, v in vars(group).items() if not k.startswith("_")]  # fmt: skip
     ours = [key for key in reader.fields if key.startswith("tiny_transformer.")]
-    assert {key.replace(kind + ".", "{arch}.", 1) for key in reader.fields if key not in ours and not key.startswith("GGUF.")} <= set(standard)
+    assert {key.replace(kind + ".", "{arch}.", 1) for key in reader.fields if key not in ours and not key.startswith("GGUF.")} <= set(
+        standard
+    )
     assert all(key.startswith(("tiny_transformer.weight.unembed.", "tiny_transformer.rope_scaling")) for key in ours)
 
 
@@ -131,7 +136,8 @@ def test_types_of_the_values_are_those_of_their_own_writer(tmp_path):
     reader, types = gguf.GGUFReader(path), gguf.GGUFValueType
     wanted = {
         "general.architecture": [types.STRING], "general.file_type": [types.UINT32], "general.quantization_version": [types.UINT32],
-        "llama.context_length": [types.UINT32], "llama.rope.freq_base": [types.FLOAT32], "tokenizer.ggml.tokens": [types.ARRAY, types.STRING],
+        "llama.context_length": [types.UINT32], "llama.rope.freq_base": [types.FLOAT32],
+        "tokenizer.ggml.tokens": [types.ARRAY, types.STRING],
         "tokenizer.ggml.scores": [types.ARRAY, types.FLOAT32], "tokenizer.ggml.token_type": [types.ARRAY, types.INT32],
         "tokenizer.ggml.add_space_prefix": [types.BOOL], "tokenizer.ggml.unknown_token_id": [types.UINT32],
     }  # fmt: skip
@@ -139,7 +145,7 @@ def test_types_of_the_values_are_those_of_their_own_writer(tmp_path):
 
 
 def test_the_factors_of_llama_3_are_those_of_transformers(tmp_path):
-    model, path, _ = written(tmp_path, "llama, llama3")
+    _, path, _ = written(tmp_path, "llama, llama3")
     (factors,) = [tensor.data for tensor in gguf.GGUFReader(path).tensors if tensor.name == "rope_freqs.weight"]
     said = {"rope_type" if key == "type" else key: value for key, value in SCALING.items()}
     config = transformers.LlamaConfig(hidden_size=32, num_attention_heads=4, rope_parameters={"rope_theta": 500.0, **said})
@@ -202,7 +208,9 @@ def test_each_type_of_numbers_in_a_file(tmp_path, dtype):
     assert ("general.quantization_version" in reader.fields) == (dtype == "q8_0")
     ours = {name: GGUFFile(path).array(name) for name in kinds}
     for tensor in reader.tensors:
-        np.testing.assert_array_equal(ours[tensor.name], gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(ours[tensor.name].shape))
+        np.testing.assert_array_equal(
+            ours[tensor.name], gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(ours[tensor.name].shape)
+        )
     again, _ = read_gguf(path)
     ids = torch.arange(20)[None]
     assert (again(ids) - model(ids)).abs().max() < {"float32": 1e-9, "float16": 0.1, "bfloat16": 1.0, "q8_0": 1.0}[dtype]
@@ -281,7 +289,8 @@ def test_what_an_architecture_can_not_say_is_refused(change, words):
 
 ORACLE = {
     "llama, grouped": {}, "llama, one kv head, tied, odd width": {}, "qwen2": {"head_dim": None},
-    "qwen3": {"head_dim": 128}, "gpt2": {"n_positions": 1024}, "gpt2, untied, own width": {"n_positions": 1024, "n_inner": None, "activation_function": "gelu_new"},
+    "qwen3": {"head_dim": 128}, "gpt2": {"n_positions": 1024},
+    "gpt2, untied, own width": {"n_positions": 1024, "n_inner": None, "activation_function": "gelu_new"},
 }  # fmt: skip
 """What transformers can read of such a file: for GPT-2 not the context, for Qwen 3 not the width of a head."""
 
@@ -322,7 +331,8 @@ def test_every_family_that_comes_in_goes_out_or_says_why(tmp_path, name):
     theirs.save_pretrained(tmp_path / "hf")
     ours, _ = pretrained.load_pretrained(tmp_path / "hf")
     refused = {
-        "gpt2, untied, own width": "gelu", "mistral, window": "window=7", "qwen2, window": "window=7", "bert, three types, relu": "activation='relu'",
+        "gpt2, untied, own width": "gelu", "mistral, window": "window=7", "qwen2, window": "window=7",
+        "bert, three types, relu": "activation='relu'",
     }  # fmt: skip
     if name in refused:
         with pytest.raises(ConfigError, match=refused[name]):
@@ -353,7 +363,11 @@ def metaspace(**settings):
 
 WORDS = WordPieceTokenizer.train("to be or not to be that is the question unaffable " * 5, 60)
 TOKENIZERS = {
-    "gpt-2": byte_level(300), "llama-bpe": byte_level(300, LLAMA3), "qwen2": byte_level(300, QWEN2), "llama": metaspace(), "bert": WORDS,
+    "gpt-2": byte_level(300),
+    "llama-bpe": byte_level(300, LLAMA3),
+    "qwen2": byte_level(300, QWEN2),
+    "llama": metaspace(),
+    "bert": WORDS,
 }
 OTHERS = {
     "gpt4's cuts": byte_level(300, "gpt4"), "characters": tokenization.train("char", TEXT), "bytes": tokenization.train("byte", ""),
@@ -452,7 +466,8 @@ def test_a_tokenizer_that_is_too_large_is_refused(tmp_path):
     ("change", "words"),
     [
         ({"tokenizer.ggml.model": "rwkv"}, "kind 'rwkv': read are gpt2, llama, bert"), ({"tokenizer.ggml.pre": "tekken"}, "as 'tekken'"),
-        ({"tokenizer.ggml.token_type": [1]}, "each token needs one type"), ({"tokenizer.ggml.tokens": ["日本", "a"], "tokenizer.ggml.token_type": [1, 1]}, "日"),
+        ({"tokenizer.ggml.token_type": [1]}, "each token needs one type"), 
+        ({"tokenizer.ggml.tokens": ["日本", "a"], "tokenizer.ggml.token_type": [1, 1]}, "日"),
         ({"tokenizer.ggml.merges": None}, "lacks"), ({OWN_KEY: "{"}, OWN_KEY),
     ],
 )  # fmt: skip
@@ -483,7 +498,9 @@ def theirs(path, model, change=None, skip=()):
     for key, v in {**mine.values, **(change or {})}.items():
         if key == "general.architecture" or key in skip:
             continue
-        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}.get(type(v), writer.add_array)
+        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}.get(
+            type(v), writer.add_array
+        )
         add(key, v)
     for name in mine.entries:
         if name not in skip:
@@ -498,7 +515,11 @@ def theirs(path, model, change=None, skip=()):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_files_of_the_package_are_read(tmp_path, name):
     model, path, _ = written(tmp_path, name)
-    optional = ("general.alignment", "general.type", *(f"{kind}.{key}" for kind in ARCHITECTURES for key in ("vocab_size", "attention.value_length")))
+    optional = (
+        "general.alignment",
+        "general.type",
+        *(f"{kind}.{key}" for kind in ARCHITECTURES for key in ("vocab_size", "attention.value_length")),
+    )
     again, _ = read_gguf(theirs(path, model, {"general.author": "others", "general.tags": ["a", "b"]}, skip=optional))
     assert all(torch.equal(again.weights()[name], weight) for name, weight in model.weights().items())
 
@@ -513,7 +534,8 @@ def test_files_of_the_package_are_read(tmp_path, name):
         ("llama", {}, ("llama.block_count",), ["does not say block_count"]),
         ("bert", {"bert.attention.causal": True}, (), ["bert.attention.causal=True"]),
         ("llama, llama3", {}, ("tiny_transformer.rope_scaling",), ["rope_freqs.weight"]),
-        ("llama", {}, ("blk.1.ffn_up.weight", "blk.0.attn_k.weight"), ["2 differences", "missing blk.1.ffn_up.weight (64, 32)", "missing blk.0.attn_k.weight (16, 32)"]),
+        ("llama", {}, ("blk.1.ffn_up.weight", "blk.0.attn_k.weight"), ["2 differences", "missing blk.1.ffn_up.weight (64, 32)",
+          "missing blk.0.attn_k.weight (16, 32)"]),
         ("llama", {"llama.block_count": 1}, (), ["9 differences", "unexpected blk.1.attn_q.weight (32, 32)"]),
         ("llama", {"llama.feed_forward_length": 63}, (), ["blk.0.ffn_down.weight has shape (32, 64), must be (32, 63)"]),
         ("llama", {}, ("token_embd.weight",), ["no token_embd.weight"]),
@@ -532,7 +554,7 @@ def test_other_architectures_and_types_are_refused_by_name(tmp_path):
     write_file(path, {"general.architecture": "mamba"}, {})
     with pytest.raises(ConfigError, match="general.architecture='mamba': it must be one of gpt2, llama, qwen2, qwen3, bert"):
         read_gguf(path)
-    model, path, _ = written(tmp_path)
+    _, path, _ = written(tmp_path)
     data = bytearray(path.read_bytes())
     at = data.index(b"blk.1.ffn_up.weight") + len("blk.1.ffn_up.weight") + 4 + 16
     assert data[at : at + 4] == bytes(4)

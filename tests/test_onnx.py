@@ -92,7 +92,7 @@ def test_the_model_itself_is_left_alone(tmp_path):
 
 
 def test_a_context_of_one_token(tmp_path):
-    model = random_model(small_config("rotary", max_seq_len=1))
+    model = random_model(small_config("rotary", max_seq_len=1, n_layers=1))
     (path,) = write_onnx(model, tmp_path / "m.onnx")
     assert session(path).get_inputs()[0].shape == ["batch", 1]
     worst, _ = worst_difference(model, path)
@@ -102,7 +102,7 @@ def test_a_context_of_one_token(tmp_path):
 def test_weights_in_a_file_of_their_own(tmp_path, monkeypatch):
     """As with more than 2 GiB, which one ONNX file can't hold."""
     monkeypatch.setattr(onnx_file, "LARGEST_FILE", 1000)
-    model = random_model(small_config("modern"))
+    model = random_model(small_config("gpt2", n_layers=1))
     files = write_onnx(model, tmp_path / "m.onnx")
     assert [file.name for file in files] == ["m.onnx", "m.onnx.data"] and {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
     assert files[1].stat().st_size >= 0.9 * 4 * model.config.n_parameters
@@ -128,7 +128,7 @@ def test_what_can_not_be_exported_is_refused(tmp_path, monkeypatch):
 
 
 def test_tiny_export(tmp_path, capsys, monkeypatch):
-    config = replace(TOGETHER["modern parts"], vocab_size=65)
+    config = replace(TOGETHER["gpt2's parts"], vocab_size=65)
     tokenizer = tokenization.train("char", "".join(map(chr, range(40, 105))))
     model = random_model(config)
     made = run.Run.create(tmp_path / "run", {"model": config.to_dict()})

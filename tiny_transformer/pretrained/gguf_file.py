@@ -115,7 +115,7 @@ def _tensors(one: Architecture, config: ModelConfig, weights: Mapping[str, Calla
 
 
 def rope_factors(config: ModelConfig) -> Array:
-    """By how much each rotary frequency is divided: (d_head / 2,) float32 (Llama 3.1's rule, as `embeddings.rotary_frequencies` has it)."""
+    """By how much each rotary frequency is divided: (d_head / 2,) float32; the rule is in `embeddings.rotary_frequencies`."""
     from tiny_transformer.embeddings import rotary_frequencies
 
     plain = rotary_frequencies(config.head_width, config.rope_theta)
@@ -154,7 +154,8 @@ class Source:
         except ConfigError as error:
             raise ConfigError(f"{self.file.path}: {error}") from error
         fits = tokenizer is None or tokenizer.vocab_size <= self.config.vocab_size
-        check(fits, f"{self.file.path}: the tokenizer has more tokens than the model", f"vocab_size={self.config.vocab_size}", "Get it again")
+        must = f"the model has {self.config.vocab_size}"
+        check(fits, f"{self.file.path}: a tokenizer of {tokenizer and tokenizer.vocab_size} tokens", must, "Get it again")
         return tokenizer
 
     @property
@@ -167,7 +168,7 @@ class Source:
 
 
 def open_gguf(path: str | os.PathLike[str]) -> Source:
-    """Read a file's names and values, and account for all of it. Raises ConfigError in one line: damage, what we don't have, differences."""
+    """Read a file's names and values, and account for all of it. Raises ConfigError in one line: damage, what we lack, differences."""
     file = GGUFFile(path)
     name = file.values.get("general.architecture")
     known = f"it must be one of {', '.join(ARCHITECTURES)}"
@@ -238,7 +239,9 @@ if __name__ == "__main__":
     from tiny_transformer.model import TinyTransformerLM
 
     words = tokenization.train("bpe", "to be or not to be " * 9, 262)
-    small = ModelConfig(vocab_size=264, d_model=64, n_layers=1, norm="rms", position="rotary", activation="swiglu", bias="none", n_kv_heads=2)
+    small = ModelConfig(
+        vocab_size=264, d_model=64, n_layers=1, norm="rms", position="rotary", activation="swiglu", bias="none", n_kv_heads=2
+    )
     ours = TinyTransformerLM(small, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         for dtype in DTYPES:

@@ -59,7 +59,9 @@ class Entry:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_file(path: str | os.PathLike[str], values: Values, tensors: Mapping[str, tuple[str, tuple[int, ...], Callable[[], Array]]]) -> None:
+def write_file(
+    path: str | os.PathLike[str], values: Values, tensors: Mapping[str, tuple[str, tuple[int, ...], Callable[[], Array]]]
+) -> None:
     """Write a file; it is there whole or not at all. `tensors`: name → (kind, shape, what makes its float32 numbers when it is its turn).
 
     Whole numbers become 32-bit ones without sign (64 where they are larger), in lists with sign; fractions become float32.

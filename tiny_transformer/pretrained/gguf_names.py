@@ -23,7 +23,7 @@ OWN = "tiny_transformer."
 SCALING_KEY = OWN + "rope_scaling"
 """JSON: what Llama 3's factors were made from; the format has the factors only."""
 WEIGHT_KEY = OWN + "weight."
-"""Weights that the format has no tensor for (BERT's head): base64 of float32. Other readers refuse files with tensors that they don't know."""
+"""Weights that the format has no tensor for (BERT's head): base64 of float32. Other readers refuse a file with tensors they don't know."""
 ROPE_FACTORS = "rope_freqs.weight"
 Values = dict[str, Any]
 
@@ -76,11 +76,22 @@ LLAMA_SIZES = {
     "rope.dimension_count": "head_width", "attention.layer_norm_rms_epsilon": "norm_eps", "rope.freq_base": "rope_theta",
 }  # fmt: skip
 LAYER_SIZES = {**SIZES, "attention.layer_norm_epsilon": "norm_eps"}
-NEUTRAL = ("vocab_size", "rope.scaling.original_context_length", "rope.scaling.finetuned", "pooling_type", "tensor_data_layout", "rope.scaling.attn_factor")
+NEUTRAL = (
+    "vocab_size",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "pooling_type",
+    "tensor_data_layout",
+    "rope.scaling.attn_factor",
+)
 """Values of an architecture that change no weight and no logit, or are looked at elsewhere."""
 
-_QKV = tuple(rule(f"blk.N.attn_{short}.weight", f"blocks.N.attention.W_{long}.weight") for short, long in (("q", "query"), ("k", "key"), ("v", "value")))
+_QKV = tuple(
+    rule(f"blk.N.attn_{short}.weight", f"blocks.N.attention.W_{long}.weight")
+    for short, long in (("q", "query"), ("k", "key"), ("v", "value"))
+)
 _OUT = rule("blk.N.attn_output.weight", "blocks.N.attention.out_proj.weight")
+_GATE = rule("blk.N.ffn_gate.weight", "blocks.N.feedforward.gate.weight")
 _UP = rule("blk.N.ffn_up.weight", "blocks.N.feedforward.up.weight")
 _DOWN = rule("blk.N.ffn_down.weight", "blocks.N.feedforward.down.weight")
 _TOKEN, _POSITION = rule("token_embd.weight", "embeddings.token.weight"), rule("position_embd.weight", "embeddings.position.weight")
@@ -88,8 +99,9 @@ _PRE = (rule("blk.N.attn_norm.weight", "blocks.N.norm1.weight"), rule("blk.N.ffn
 _END, _OUTPUT = rule("output_norm.weight", "norm.weight"), rule("output.weight", "unembed.weight")
 
 LLAMA_TABLE = (
-    _TOKEN, *_PRE, _END, _OUTPUT, *with_biases((*_QKV, _OUT, rule("blk.N.ffn_gate.weight", "blocks.N.feedforward.gate.weight"), _UP, _DOWN)),
-    rule("blk.N.attn_q_norm.weight", "blocks.N.attention.q_norm.weight"), rule("blk.N.attn_k_norm.weight", "blocks.N.attention.k_norm.weight"),
+    _TOKEN, *_PRE, _END, _OUTPUT, *with_biases((*_QKV, _OUT, _GATE, _UP, _DOWN)),
+    rule("blk.N.attn_q_norm.weight", "blocks.N.attention.q_norm.weight"),
+    rule("blk.N.attn_k_norm.weight", "blocks.N.attention.k_norm.weight"),
 )  # fmt: skip
 GPT2_TABLE = (
     _TOKEN, _POSITION, _OUTPUT,
@@ -99,7 +111,8 @@ BERT_TABLE = (
     _TOKEN, _POSITION, rule("token_types.weight", "embeddings.token_type.weight"),
     *with_biases(
         (
-            rule("token_embd_norm.weight", "embeddings.norm.weight"), *_QKV, _OUT, rule("blk.N.attn_output_norm.weight", "blocks.N.norm1.weight"),
+            rule("token_embd_norm.weight", "embeddings.norm.weight"), *_QKV, _OUT,
+            rule("blk.N.attn_output_norm.weight", "blocks.N.norm1.weight"),
             _UP, _DOWN, rule("blk.N.layer_output_norm.weight", "blocks.N.norm2.weight"),
         )
     ),
@@ -160,9 +173,7 @@ def rules_for(one: Architecture, config: ModelConfig) -> list[Rule]:
     rules = rules_of(one.table, config)
     if not one.interleaved:
         return rules
-    return [
-        Interleaved(r.theirs, r.ours, d_head=config.head_width) if queries & set(r.ours[0].split(".")) else r for r in rules
-    ]
+    return [Interleaved(r.theirs, r.ours, d_head=config.head_width) if queries & set(r.ours[0].split(".")) else r for r in rules]
 
 
 def tensor_names(one: Architecture, config: ModelConfig) -> list[str]:
@@ -229,10 +240,12 @@ def _read_scaling(one: Architecture, found: Values, values: Values, tensors: Col
     kind, factor = found.pop("rope.scaling.type", "none"), found.pop("rope.scaling.factor", None)
     old = found.pop("rope.scale_linear", None)
     if ROPE_FACTORS in tensors:
-        check(SCALING_KEY in values, f"the file has {ROPE_FACTORS}", "without what its factors were made from they can't be read", "Get the model from its Hugging Face directory")
+        lost = "what its factors were made from must be there too"
+        check(SCALING_KEY in values, f"the file has {ROPE_FACTORS}", lost, "Get the model's Hugging Face directory")
         scaling: Values = json.loads(values[SCALING_KEY])
         return scaling
-    check(kind in ("none", "linear"), f"the file asks for {one.name}.rope.scaling.type={kind!r}", "we have none and linear", "Choose another model")
+    got = f"the file asks for {one.name}.rope.scaling.type={kind!r}"
+    check(kind in ("none", "linear"), got, "we have none and linear", "Choose another model")
     factor = old if factor is None else factor
     return {"type": "linear", "factor": factor} if factor is not None and (kind == "linear" or old is not None) and factor != 1 else None
 

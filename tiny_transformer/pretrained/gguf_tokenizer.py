@@ -27,9 +27,7 @@ OWN_KEY = "tiny_transformer.tokenizer"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """What a token is (`tokenizer.ggml.token_type`)."""
 NO_MODEL = "none"
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CUTS: dict[str, str] = {"gpt-2": "gpt2", "llama-bpe": LLAMA3, "qwen2": QWEN2}
 """`tokenizer.ggml.pre` → our `split`."""
 SAME_CUTS = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
@@ -104,7 +102,12 @@ def _used(tokens: Sequence[str], kinds: Sequence[int]) -> dict[int, str]:
 
 def _in_a_row(tokens: Mapping[int, str]) -> list[str]:
     """The tokens by id. Raises ConfigError where unused rows stand between them."""
-    check(set(tokens) == set(range(len(tokens))), "tokens with gaps between their ids", "they must come in a row", "Load it without its tokenizer")
+    check(
+        set(tokens) == set(range(len(tokens))),
+        "tokens with gaps between their ids",
+        "they must come in a row",
+        "Load it without its tokenizer",
+    )
     return [tokens[i] for i in range(len(tokens))]
 
 

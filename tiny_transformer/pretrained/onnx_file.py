@@ -104,7 +104,11 @@ def _translate(model: TinyTransformerLM) -> Any:
     values = {name: torch.full_like(example, int(name == "attention_mask")) for name in names}  # one each: the same one twice would be one
     with torch.no_grad(), _quietly():
         recorded = torch.export.export(
-            exported, (), kwargs=values, dynamic_shapes={name: {0: batch, **({1: length} if length else {})} for name in names}, strict=False
+            exported,
+            (),
+            kwargs=values,
+            dynamic_shapes={name: {0: batch, **({1: length} if length else {})} for name in names},
+            strict=False,
         )
         program = torch.onnx.export(
             recorded, dynamo=True, opset_version=OPSET, input_names=list(names), output_names=["logits"], verbose=False
@@ -162,6 +166,8 @@ if __name__ == "__main__":
             session = onnxruntime.InferenceSession(written)
             ids = torch.arange(20).view(2, 10)
             (logits,) = session.run(None, {"ids": ids.numpy()})
-            print(f"{written.stat().st_size:,} bytes, logits {logits.shape}, off by {(torch.from_numpy(logits) - small(ids)).abs().max():.1e}")
+            print(
+                f"{written.stat().st_size:,} bytes, logits {logits.shape}, off by {(torch.from_numpy(logits) - small(ids)).abs().max():.1e}"
+            )
         except (ConfigError, ModuleNotFoundError) as error:
             print("caught:", error)
