@@ -466,7 +466,7 @@ def test_a_tokenizer_that_is_too_large_is_refused(tmp_path):
     ("change", "words"),
     [
         ({"tokenizer.ggml.model": "rwkv"}, "kind 'rwkv': read are gpt2, llama, bert"), ({"tokenizer.ggml.pre": "tekken"}, "as 'tekken'"),
-        ({"tokenizer.ggml.token_type": [1]}, "each token needs one type"), 
+        ({"tokenizer.ggml.token_type": [1]}, "each token needs one type"),
         ({"tokenizer.ggml.tokens": ["日本", "a"], "tokenizer.ggml.token_type": [1, 1]}, "日"),
         ({"tokenizer.ggml.merges": None}, "lacks"), ({OWN_KEY: "{"}, OWN_KEY),
     ],
