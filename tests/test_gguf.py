@@ -567,7 +567,7 @@ def test_other_architectures_and_types_are_refused_by_name(tmp_path):
 def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path):
     _, path, _ = written(tmp_path, tokenizer=None)
     data = path.read_bytes()
-    for length in [*range(0, 3000, 7), len(data) // 2, len(data) - 33]:
+    for length in [*range(0, 3000, 19), len(data) // 2, len(data) - 33]:
         path.write_bytes(data[:length])
         with pytest.raises(ConfigError, match=r"model\.gguf is no GGUF file, or it was cut or damaged \(.*; byte [\d,]+\)\. Get it again"):
             open_gguf(path)
@@ -576,7 +576,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path):
 def test_a_damaged_header_is_an_error_of_one_line_or_changes_no_shape(tmp_path):
     model, path, _ = written(tmp_path, dtype="q8_0")
     data, random = path.read_bytes(), np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(data)
         damaged[random.integers(0, 2500)] ^= 1 << random.integers(0, 8)
         path.write_bytes(damaged)

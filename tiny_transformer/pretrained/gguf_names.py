@@ -254,7 +254,7 @@ if __name__ == "__main__":
     config = ModelConfig(
         norm="rms", position="rotary", activation="swiglu", bias="none", n_kv_heads=2, tie_weights=False, n_layers=1, rope_theta=500_000.0
     )
-    one, _, _ = architecture_of(config)
+    one = architecture_of(config)[0]
     print(one.name, values_of(one, config))
     for r in rules_for(one, config)[:6]:
         print(f"{r.theirs:24} {type(r).__name__:12} {', '.join(r.ours)}")

@@ -62,7 +62,8 @@ def from_values(values: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer that a file describes; None where it has none. Raises ConfigError for one that we don't have or that is damaged."""
     if OWN_KEY in values:
         try:
-            return tokenization.from_dict(json.loads(values[OWN_KEY]))
+            own: Tokenizer = tokenization.from_dict(json.loads(values[OWN_KEY]))
+            return own
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"{OWN_KEY} can't be read ({error}). Get the file again") from error
     model = values.get("tokenizer.ggml.model", NO_MODEL)

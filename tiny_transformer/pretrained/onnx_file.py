@@ -20,7 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,11 @@ def write_onnx(model: TinyTransformerLM, path: str | os.PathLike[str], tokenizer
     path = Path(path)
     if 4 * model.config.n_parameters <= LARGEST_FILE:
         data = program.model_proto.SerializeToString()
-        atomic_save(path, lambda file: file.write(data) and None)
+
+        def write(file: BinaryIO) -> None:
+            file.write(data)
+
+        atomic_save(path, write)
         return [path]
     return _write_two(program, path)
 
@@ -161,7 +165,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         try:
             (written,) = write_onnx(small, Path(folder) / "small.onnx")
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-untyped]
 
             session = onnxruntime.InferenceSession(written)
             ids = torch.arange(20).view(2, 10)
