@@ -176,6 +176,16 @@ def test_numbers_are_rounded_as_the_package_rounds_them(numbers):
         assert gguf_numbers.pack(back, name).tobytes() == packed.tobytes() or name == "Q8_0"
 
 
+def test_halves_and_what_is_just_below_are_rounded_as_the_package_rounds_them():
+    """With a largest number of 127 the scale is 1, and a block holds what is to be rounded."""
+    numbers = np.array([127, *(k + h for k in range(5) for h in (0.5, -0.5, 0.25)), *np.zeros(16)], np.float32)
+    numbers = np.stack([numbers, -numbers, np.nextafter(numbers, np.float32(0)), np.nextafter(numbers, np.float32(1000)), 0 * numbers])
+    numbers[:, 0] = 127
+    wanted = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType.Q8_0)
+    np.testing.assert_array_equal(gguf_numbers.pack(numbers, "Q8_0"), wanted.reshape(-1))
+    assert gguf_numbers.pack(np.float32([[127, 0.5, -1.5, *[0.0] * 29]]), "Q8_0")[2:6].view(np.int8).tolist() == [127, 1, -2, 0]
+
+
 def test_an_eight_bit_number_is_off_by_half_a_scale_at_most():
     numbers = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
     error = np.abs(gguf_numbers.unpack(gguf_numbers.pack(numbers, "Q8_0"), "Q8_0", numbers.shape) - numbers).reshape(-1, 32)

@@ -76,7 +76,9 @@ def pack_q8_0(numbers: Array) -> Array:
     scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     scaled = blocks * inverse
-    whole = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled)  # to the nearest, halves away from 0
+    size = np.abs(scaled)
+    whole = np.floor(size)
+    whole = np.copysign(whole + (size - whole >= 0.5), scaled)  # to the nearest, halves away from 0; size + 0.5 would itself be rounded
     parts = scales.astype("<f2").view(np.uint8), whole.astype(np.int8).view(np.uint8)
     return np.concatenate(parts, axis=1).reshape(-1)
 
