@@ -362,7 +362,7 @@ TEXT = "To be, or not to be: that's the question 1234 – naïve\n\n  Ay, there'
 
 def byte_level(size, split="gpt2"):
     """A tokenizer that fits a model with few rows would lack bytes; this one has as many tokens as asked for, or its 256."""
-    return BPETokenizer.train(TEXT * 9, max(280, size), ["<|endoftext|>"], split=split) if size >= 280 else None
+    return BPETokenizer.train(TEXT * 9, size, ["<|endoftext|>", "<|a b é|>"], split=split) if size >= 280 else None
 
 
 def metaspace(**settings):
