@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -131,9 +132,9 @@ def run(kinds: Sequence[str]) -> list[Result]:
     print(f"{'':52} {'own way':>12} {'second way':>12}   times as fast (quartiles)")
     results = []
     for kind in kinds:
-        todo: list[Callable[[], Result]] = [lambda case=case: compare_steps(case) for case in CASES.get(kind, ())]  # type: ignore[misc]
+        todo: list[Callable[[], Result]] = [partial(compare_steps, case) for case in CASES.get(kind, ())]
         if kind == "products":
-            todo = [lambda sizes=sizes: compare_products(*sizes) for sizes in MATRICES]  # type: ignore[misc]
+            todo = [partial(compare_products, *sizes) for sizes in MATRICES]
         for work in todo:
             results.append(work())
             print(row(results[-1]), flush=True)

@@ -41,7 +41,8 @@ import sys
 import torch
 from tiny_transformer import pretrained
 from tiny_transformer.config import ModelConfig
-from tiny_transformer.quantized_layers import weight_bytes, without_memory
+from tiny_transformer.quantized_layers import weight_bytes
+from tiny_transformer.unfilled import without_memory
 without_memory(ModelConfig())
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))

@@ -8,6 +8,7 @@ GPT-2 is our model with all its biases. x-transformers has no biases in attentio
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -173,7 +174,7 @@ def compare_size(name: str, context: int, batch: int, aim: float | None, peers: 
         if apart > SAME:
             raise ValueError(f"{name}: the first losses of ours and {peer} lie {apart:.1e} apart: not the same model")
         result = compare(
-            f"training step, {name}", lambda m=mine: m(ids, targets), lambda s=step: s(ids, targets), work=ids.numel(),  # type: ignore[misc]
+            f"training step, {name}", partial(mine, ids, targets), partial(step, ids, targets), work=ids.numel(),
             unit="tokens/s", peer_name=peer, rounds=8 if "compiled" in peer else 12, warm_up=3, aim=aim if "compiled" not in peer else None,
         )  # fmt: skip
         products = total(step_cost(shape, batch, fused=False)).products  # the scores that the mask hides are not counted

@@ -31,6 +31,7 @@ CASES = {
     ),
     "llama 3": ("LlamaForCausalLM", {**LLAMA, "rope_parameters": {"rope_theta": 500.0, **LLAMA3}}),
     "llama, linear": ("LlamaForCausalLM", {**LLAMA, "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+    "llama, biases": ("LlamaForCausalLM", {**LLAMA, "attention_bias": True, "mlp_bias": True}),
     "mistral, window": ("MistralForCausalLM", {**LLAMA, "sliding_window": 7, "head_dim": 12}),
     "mistral, no window": ("MistralForCausalLM", {**LLAMA, "sliding_window": None, "rms_norm_eps": 1e-3}),
     "qwen2": ("Qwen2ForCausalLM", {**LLAMA, "tie_word_embeddings": True, "sliding_window": 7, "use_sliding_window": False}),

@@ -67,9 +67,10 @@ def test_linears_equal_their_own_products(layers, bias, dims, width, seed):
     x = randn(*range(2, 2 + dims), width, seed=seed)
     weights = [randn(3 + i, width, seed=seed + i) for i in range(layers)]
     biases = [randn(3 + i, seed=seed + 50 + i) if bias else None for i in range(layers)]
-    plain = lambda x, *parts: torch.cat(  # noqa: E731
-        [x @ w.mT + (0 if b is None else b) for w, b in zip(weights, biases, strict=True)], -1
-    )
+
+    def plain(x, *parts):
+        return torch.cat([x @ w.mT + (0 if b is None else b) for w, b in zip(weights, biases, strict=True)], -1)
+
     found = gradients(LinearsByHand.apply, (x, *weights, *biases))
     assert_equal(found, gradients(plain, (x, *weights, *biases)))
     assert_equal(found, gradients(linears, (x, *weights, *biases)))

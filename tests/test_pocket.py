@@ -152,6 +152,8 @@ def test_what_is_too_large_is_refused_and_not_left_there(tool, small, tmp_path, 
     monkeypatch.setattr(tool, "MOST_BYTES", 100)
     made = run.Run.create(tmp_path / "run", {"data": {}})
     made.save(checkpoints.load(path), "best")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "best.safetensors").write_bytes(b"the one before")
     with pytest.raises(ValueError, match="at most 100"):
         tool.main(str(tmp_path / "run"), str(tmp_path / "out"))
-    assert not (tmp_path / "out" / "best.safetensors").exists()
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "out").iterdir()] == [("best.safetensors", b"the one before")]

@@ -160,8 +160,11 @@ def test_berts_vocab_txt_with_or_without_capitals(settings, same, tmp_path):
 
 
 def test_a_tokenizer_that_needs_another_program_is_named(tmp_path):
+    (tmp_path / "spiece.model").write_bytes(b"\x0a")
+    with pytest.raises(ConfigError, match=r"spiece\.model only"):
+        read_tokenizer(tmp_path, "llama", 300)
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a")
-    with pytest.raises(ConfigError, match=r"tokenizer\.model only"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.model is no tokenizer\.model of SentencePiece"):
         read_tokenizer(tmp_path, "llama", 300)
 
 

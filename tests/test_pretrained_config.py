@@ -83,8 +83,8 @@ def test_nothing_in_their_files_is_unknown_to_us(name):
         ("gpt2", {"add_cross_attention": True}, ["add_cross_attention=True"]),
         ("gpt2", {"n_head": 7}, ["n_heads=7", "768"]),
         ("llama", {"hidden_act": "gelu"}, ["hidden_act='gelu'", "silu"]),
-        ("llama", {"attention_bias": True}, ["attention_bias=True"]),
-        ("llama", {"mlp_bias": True}, ["mlp_bias=True"]),
+        ("llama", {"attention_bias": True}, ["attention_bias=True", "mlp_bias=False"]),
+        ("llama", {"mlp_bias": True}, ["attention_bias=False", "mlp_bias=True"]),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["'dynamic'", "linear, llama3"]),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, ["'yarn'"]),
         ("llama", {"rope_scaling": {**LLAMA3, "attention_factor": 2.0}}, ["llama3", "attention_factor"]),
@@ -149,7 +149,7 @@ SETTINGS = [
 LLAMAS = ModelConfig(activation="swiglu", norm="rms", position="rotary", bias="none", tie_weights=False, norm_eps=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "more"), itertools.product(["llama", "mistral", "qwen2", "qwen3"], SETTINGS))
+@pytest.mark.parametrize(("kind", "more"), list(itertools.product(["llama", "mistral", "qwen2", "qwen3"], SETTINGS)))
 def test_every_setting_survives_the_way_there_and_back(kind, more):
     base = {"qwen2": {"bias": "qkv"}, "qwen3": {"qk_norm": True}}.get(kind, {})
     windows = [None] if kind == "llama" else [None, 9]
@@ -168,7 +168,7 @@ def test_every_setting_survives_the_way_there_and_back(kind, more):
         ("gpt2", {"d_head": 5}, "d_head=5"), ("gpt2", {"window": 5}, "window=5"), ("gpt2", {"logit_softcap": 2.0}, "logit_softcap=2.0"),
         ("gpt2", {"ngram_rows": (9,)}, "ngram_rows"), ("gpt2", {"position": "alibi"}, "position='alibi'"),
         ("gpt2", {"qk_norm": True}, "qk_norm=True"), ("gpt2", {"causal": False}, "causal=False"), ("gpt2", {"bias": "none"}, "bias='none'"),
-        ("bert", {"n_token_types": 0}, "type_vocab_size=0"), ("bert", {"causal": True}, "causal=True"),
+        ("bert", {"n_token_types": 0}, "n_token_types=0"), ("bert", {"causal": True}, "causal=True"),
     ],
 )  # fmt: skip
 def test_what_a_family_can_not_say_is_refused_by_name(kind, change, word):

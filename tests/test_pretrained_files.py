@@ -23,8 +23,8 @@ from tiny_transformer.pretrained.families import FAMILIES
 from tiny_transformer.pretrained.family import to_hugging_face, to_model_config
 from tiny_transformer.pretrained.loading import tensors
 from tiny_transformer.pretrained.names import Rule, rules_of
-from tiny_transformer.pretrained.safetensors_file import SafetensorsFile, row_chunks, widen
 from tiny_transformer.pretrained.weight_files import WeightFiles
+from tiny_transformer.utils.safetensors_file import SafetensorsFile, row_chunks, widen
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"n_layer": 2, "n_embd": 12, "n_head": 3, "vocab_size": 11, "n_positions": 8}

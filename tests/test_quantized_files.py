@@ -350,3 +350,25 @@ def test_quantize_a_directory(tmp_path, capsys):
     assert "it predicts no next token" in capsys.readouterr().out
     assert main(["quantize", str(bert), str(tmp_path / "c"), "--text", str(tmp_path / "words.txt")]) == 2
     assert "it fills gaps" in capsys.readouterr().err
+
+
+def test_exported_it_is_full_numbers_again(capsys, tmp_path):
+    _, out = made("4", capsys, tmp_path)
+    assert main(["export", str(out), str(tmp_path / "full.npz"), "--format", "npz"]) == 0
+    found, small = run.read(tmp_path / "full.npz"), run.load(out)[0]
+    assert not found.rounded and "quantized" not in found.lineage
+    for name, matrix in rounded_weights(small):
+        assert torch.equal(found.weights[name], matrix.dequantize())
+    assert run.expanded(found) is found
+
+
+def test_a_gguf_file_can_be_rounded_too(tmp_path, capsys):
+    theirs = directory(tmp_path / "theirs")
+    model, tokenizer = pretrained.load_pretrained(theirs)
+    pretrained.write_gguf(model, tmp_path / "one.gguf", tokenizer, dtype="float32")
+    small, _ = pretrained.load_pretrained(tmp_path / "one.gguf", bits=4)
+    state = quantize_model(model, 4).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in small.state_dict().items())
+    capsys.readouterr()
+    assert main(["quantize", str(tmp_path / "one.gguf"), str(tmp_path / "out")]) == 2
+    assert "Try: tiny import" in capsys.readouterr().err

@@ -22,7 +22,8 @@ import torch
 from tiny_transformer import run
 from tiny_transformer.cli.main import main
 from tiny_transformer.config import ModelConfig
-from tiny_transformer.quantized_layers import weight_bytes, without_memory
+from tiny_transformer.quantized_layers import weight_bytes
+from tiny_transformer.unfilled import without_memory
 from tiny_transformer.cli import quantization_steps
 without_memory(ModelConfig())  # what PyTorch's own code costs, however small the model, is paid before
 def status(key):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_transformer import attention
+from tiny_transformer import attention, attention_products
 from tiny_transformer.config import ConfigError, ModelConfig, TrainConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.run import Run
@@ -30,9 +30,9 @@ def trainer(settings=SETTINGS, config=MODEL, **more):
 def test_first_many_short_rows_then_few_long_ones(monkeypatch):
     seen = []
 
-    def watched(ids, rows, seq_len, seed, step):
+    def watched(ids, rows, seq_len, seed, step, order):
         seen.append((step, rows, seq_len))
-        return batch_at(ids, rows, seq_len, seed, step)
+        return batch_at(ids, rows, seq_len, seed, step, order)
 
     monkeypatch.setattr(loops, "batch_at", watched)
     trainer().fit()
@@ -117,12 +117,12 @@ def test_a_length_that_does_not_divide_the_context_is_refused():
 # ------------------------------------------------------------ attention in halves, which makes long rows cheap
 
 
-@pytest.mark.parametrize("seq", [2, 3, 7, 128, 129])
-def test_halves_are_the_whole(seq):
+@pytest.mark.parametrize("seq", [1, 7, 127, 128, 129, 200])
+def test_parts_are_the_whole(seq):
     generator = torch.Generator().manual_seed(seq)
     query, key, value = (torch.randn(2, 3, seq, 8, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3))
     weight = torch.randn(2, 3, seq, 8, generator=generator, dtype=torch.float64)
-    ours = attention.attend_in_halves(query, key, value)
+    ours = attention.attend_in_parts(query, key, value)
     gradients = torch.autograd.grad((ours * weight).sum(), (query, key, value))
     whole = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     expected = torch.autograd.grad((whole * weight).sum(), (query, key, value))
@@ -131,15 +131,21 @@ def test_halves_are_the_whole(seq):
         assert torch.allclose(one, other, atol=1e-12)
 
 
-@pytest.mark.parametrize("seq", [64, attention.FEWEST_HALVED, 200])
-def test_what_is_compiled_takes_halves_from_some_length_on(seq, monkeypatch):
-    used = []
-    halves = attention.attend_in_halves
-    monkeypatch.setattr(attention, "attend_in_halves", lambda *qkv: used.append(seq) or halves(*qkv))
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+@pytest.mark.parametrize(("seq", "keys"), [(64, [64]), (attention_products.HALVES, [64, 128]), (201, [100, 201])])
+def test_what_is_compiled_takes_halves_from_some_length_on(seq, keys, monkeypatch):
+    seen = []
+    readable = attention.scaled_dot_product_attention
+
+    def watched(query, key, value, mask):
+        seen.append(key.size(-2))
+        return readable(query, key, value, mask)
+
     model = TinyTransformerLM(replace(MODEL, max_seq_len=256), seed=0)
     ids = torch.randint(12, (1, seq), generator=torch.Generator().manual_seed(0))
-    logits = model(ids)
-    assert bool(used) == (seq >= attention.FEWEST_HALVED)
+    with monkeypatch.context() as patched:
+        patched.setattr(attention, "scaled_dot_product_attention", watched)
+        patched.setattr(torch.compiler, "is_compiling", lambda: True)
+        logits = model(ids)
+    assert seen == keys
     with reference_path():
         assert torch.allclose(logits, model(ids), atol=1e-5)

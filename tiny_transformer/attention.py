@@ -20,8 +20,6 @@ MOST_COMPILED = 512
 """Up to this length torch.compile gets the plain formula on a CPU: it fuses all but the products. `python -m benchmarks.products compiled`,
 two cores, 2026-11-21: a compiled step at 4 × 192, context 128 is 1.33 times as fast with it as with the fused kernel in bfloat16 (quartiles
 1.31 to 1.37), and in float32 no faster (0.92 and 0.95). Above, the weights take much memory."""
-FEWEST_HALVED = 128
-"""From this length on, what is compiled is done in halves."""
 
 
 def create_causal_mask(seq_len: int, device: torch.device | str | None = None) -> Tensor:
@@ -153,14 +151,14 @@ def attend(
     return output
 
 
-def attend_in_halves(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Causal attention, the first half of the queries with the first half of the keys only: a quarter of the products is left out.
+def attend_in_parts(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention; from some length on the first half of the queries meets the first half of the keys only, and a quarter of the
+    products is left out (`attention_products.parts_of`).
 
     Shapes (…, seq, d_head) each, to the same.
     """
-    seq = query.size(-2)
     outputs = []
-    for begin, end in ((0, seq // 2), (seq // 2, seq)):
+    for begin, end in attention_products.parts_of(query.size(-2)):
         mask = structure_mask(end - begin, end, causal=True, window=None, device=query.device)
         outputs.append(scaled_dot_product_attention(query[..., begin:end, :], key[..., :end, :], value[..., :end, :], mask)[0])
     return torch.cat(outputs, dim=-2)
@@ -177,9 +175,7 @@ def _fused(
     if plain and (not causal or queries == 1):  # one query at the end of the keys sees all of them
         return F.scaled_dot_product_attention(query, key, value)
     if plain and queries == keys and keys <= MOST_COMPILED and torch.compiler.is_compiling() and query.device.type == "cpu":
-        if keys >= FEWEST_HALVED:
-            return attend_in_halves(query, key, value)
-        return scaled_dot_product_attention(query, key, value, create_causal_mask(keys))[0]
+        return attend_in_parts(query, key, value)
     if plain and queries == keys and attention_products.pay(query, key, value):
         return attention_products.attend_causal(query, key, value)
     if plain and queries == keys:

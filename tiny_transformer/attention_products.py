@@ -56,7 +56,7 @@ class CausalProducts(torch.autograd.Function):
         """Row by row of the batch, or several at once; within it, part by part of the queries."""
         batch, heads, seq, d_head = query.shape
         out = query.new_empty(batch, seq, heads, d_head)  # so that merging the heads is free
-        parts = _parts(seq)
+        parts = parts_of(seq)
         weights = [query.new_empty(batch * heads, end - begin, end) for begin, end in parts]
         hidden = query.new_full((seq, seq), -math.inf).triu_(1)
         for rows, items in _chunks(batch, heads, seq):
@@ -82,7 +82,7 @@ class CausalProducts(torch.autograd.Function):
         for rows, items in _chunks(batch, heads, seq):
             q, k, v, dout = (_flat(x[rows]) for x in (query, key, value, gradient))
             dq, dk, dv = q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
-            for (begin, end), kept in reversed(list(zip(_parts(seq), weights, strict=True))):
+            for (begin, end), kept in reversed(list(zip(parts_of(seq), weights, strict=True))):
                 share, dpart = kept[items], dout[:, begin:end]
                 dshare = torch.bmm(dpart, v[:, :end].mT)
                 dscores = torch._softmax_backward_data(dshare, share, -1, share.dtype, grad_input=dshare)
@@ -102,8 +102,8 @@ class CausalProducts(torch.autograd.Function):
         return tuple(grad.transpose(1, 2) for grad in grads)
 
 
-def _parts(seq: int) -> list[tuple[int, int]]:
-    """Which queries are done together; those of a part look at no key behind its end."""
+def parts_of(seq: int) -> list[tuple[int, int]]:
+    """Which queries, (begin, end), are done together; those of a part look at no key behind its end."""
     return [(0, seq // 2), (seq // 2, seq)] if seq >= HALVES else [(0, seq)]
 
 
@@ -129,5 +129,5 @@ def _scaled(first: Tensor, second: Tensor, scale: float) -> Tensor:
 if __name__ == "__main__":
     query, key, value = torch.randn(3, 2, 4, 160, 16, requires_grad=True).unbind(0)
     out = attend_causal(query, key, value)
-    print("query", tuple(query.shape), "out", tuple(out.shape), "parts of the queries", _parts(160))
+    print("query", tuple(query.shape), "out", tuple(out.shape), "parts of the queries", parts_of(160))
     print(f"largest difference to the plain operations: {(out - plain(query, key, value)).abs().max():.1e}")

@@ -17,6 +17,7 @@ Position = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
 Bias = Literal["all", "qkv", "none"]
 Schedule = Literal["cosine", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
+WindowOrder = Literal["random", "shuffled"]
 WordStyle = Literal["natural", "wikitext"]
 OptimizerName = Literal["adamw", "muon"]
 TokenizerKind = Literal["char", "byte", "word", "bpe", "wordpiece", "unigram"]
@@ -262,6 +263,12 @@ class TrainConfig:
     """Begin with shorter sequences, of this many tokens, and as many more of them: the same step in less time; default: never."""
     short_share: float = 0.8
     """The share of the training that short_context lasts."""
+    windows: WindowOrder = "random"
+    """random: each window begins anywhere; shuffled: all windows of the text, in another order each time, before any comes again."""
+    counted_share: float = 0.0
+    """The share of each target that is not the token that came but what counting the rest of the training text expects there."""
+    counted_order: int = 7
+    """counted_share: contexts of up to this many tokens are counted."""
     learning_rate: float = 1e-3
     """The highest learning rate, reached after the warm-up."""
     min_lr_ratio: float = 0.1
@@ -326,6 +333,7 @@ class TrainConfig:
             ("log_every", 1),
             ("seed", 0),
             ("threads", 0),
+            ("counted_order", 0),
         ):
             value = getattr(self, name)
             check(value >= least, f"{name}={value}", f"it must be a whole number of at least {least}", f"Try {name}={max(least, 1)}")
@@ -338,7 +346,7 @@ class TrainConfig:
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}", "it must not be negative", f"Try {name}=0")
         short = self.short_context
         check(short is None or short >= 1, f"short_context={short}", "it must be at least 1", "Try 64, or leave it out")
-        for name in ("min_lr_ratio", "decay_share", "short_share"):
+        for name in ("min_lr_ratio", "decay_share", "short_share", "counted_share"):
             check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}", "it must be between 0 and 1", "Try 0.1")
         for name in ("beta1", "beta2", "muon_momentum"):
             check(0 <= getattr(self, name) < 1, f"{name}={getattr(self, name)}", "it must be at least 0 and below 1", "Try 0.9")
@@ -350,6 +358,7 @@ class TrainConfig:
         )
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_choice("precision", self.precision, get_args(Precision))
+        check_choice("windows", self.windows, get_args(WindowOrder))
         check_choice("optimizer", self.optimizer, get_args(OptimizerName))
 
 

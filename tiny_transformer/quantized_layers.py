@@ -6,7 +6,7 @@
 So a large model fits, and something small that is trained beside a layer (low-rank matrices: Hu et al. 2021, "LoRA"; on four bits:
 Dettmers et al. 2023, "QLoRA") gets its gradient through it. Such a layer says `in_features`, `out_features`, `bias`, `dequantize()`.
 What is looked up, or small, stays as it is: embeddings, output layer, norms and biases. Left out: files (`numpy_engine/checkpoint.py`,
-`run.py`). Read before: `quantized.py`, `nf4.py`, `model.py`.
+`run.py`). Read before: `quantized.py`, `nf4.py`, `unfilled.py`.
 """
 
 import copy
@@ -22,6 +22,7 @@ from tiny_transformer.model import TinyTransformerLM, check_weights
 from tiny_transformer.nf4 import Nf4, quantize_nf4
 from tiny_transformer.quantized import Quantized, chunks, quantize, quantized_product
 from tiny_transformer.rounded_weights import BLOCK, Rounding, Stored
+from tiny_transformer.unfilled import take, without_memory
 
 Packed = Quantized | Nf4
 """A matrix in few bits: `shape`, `nbytes`, `dequantize(dtype, rows)`, `stored()`."""
@@ -165,12 +166,6 @@ def quantize_model(model: TinyTransformerLM, rounding: Rounding | int = 8) -> Ti
     return small
 
 
-def without_memory(config: ModelConfig) -> TinyTransformerLM:
-    """The model with shapes only: no weight is there yet. The first time PyTorch loads 73 MB of code for it."""
-    with torch.device("meta"):
-        return TinyTransformerLM(config, seed=0)
-
-
 Seen = Callable[[str, Tensor, Packed], None]
 """Told of each rounded weight: its name, as it was, as it is."""
 
@@ -212,8 +207,7 @@ def assemble(config: ModelConfig, weights: Mapping[str, Tensor], rounded: Mappin
             raise ValueError(f"{name} is in few bits: only linear layers can be. Take another checkpoint")
         model.set_submodule(name.removesuffix(".weight"), layer_of(matrix, layer.bias))
     parts = {name: part for name, part in model.state_dict().items() if not part.is_meta}
-    output = {"unembed.weight": weights["embeddings.token.weight"]} if config.tie_weights else {}
-    model.load_state_dict({**parts, **weights, **output}, strict=True, assign=True)
+    take(model, {**parts, **weights})
     return model.eval()
 
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -46,6 +46,8 @@ POCKET = Path(__file__).with_name("pocket")
 """The model that comes with the package; `pocket` means it where nothing else has that name."""
 NUMPY_SUFFIX = ".safetensors"
 """What the NumPy engine's checkpoints end in; PyTorch's end in .pt."""
+NUMPY_SUFFIXES = (NUMPY_SUFFIX, numpy_checkpoints.NPZ)
+"""And what it can read."""
 PREFERRED = ("best.pt", "best.safetensors", "last.pt", "last.safetensors")
 """Which checkpoint of a run is meant when none is named."""
 PATTERNS = ("*.pt", "*/*.pt", "*/*.safetensors")
@@ -336,7 +338,7 @@ def read(file: Path) -> Checkpoint:
 
     What `tiny quantize` wrote keeps its weights in few bits (`rounded`); of other files, such as `pocket`, they come as numbers.
     """
-    if file.suffix != NUMPY_SUFFIX:
+    if file.suffix not in NUMPY_SUFFIXES:
         return checkpoints.load(file)
     import torch
 
@@ -355,6 +357,15 @@ def as_numpy(checkpoint: Checkpoint) -> numpy_checkpoints.Checkpoint:
     return numpy_checkpoints.Checkpoint(
         checkpoint.config, checkpoint.tokenizer, weights, checkpoint.step, checkpoint.metrics, checkpoint.lineage, rounded=rounded
     )
+
+
+def expanded(checkpoint: Checkpoint) -> Checkpoint:
+    """The same with all weights as numbers: for what knows nothing of few bits."""
+    if not checkpoint.rounded:
+        return checkpoint
+    weights = checkpoint.weights | {name: matrix.dequantize() for name, matrix in checkpoint.rounded.items()}
+    lineage = {key: value for key, value in checkpoint.lineage.items() if key != numpy_checkpoints.QUANTIZED}
+    return replace(checkpoint, weights=weights, rounded={}, lineage=lineage)
 
 
 def build(checkpoint: Checkpoint) -> "tuple[TinyTransformerLM, Tokenizer | None]":

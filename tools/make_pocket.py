@@ -57,22 +57,22 @@ def card(
     spent = "" if seconds is None else f" in {seconds:.0f} seconds, from the start of the command to the last training step"
     return f"""# The pocket model
 
-A character model of Tiny Shakespeare with {record["parameters"] / 1e6:.2f} million parameters, trained{spent}.
+A model of the text `{record["corpus"]["name"]}` with {record["parameters"] / 1e6:.2f} million parameters, trained{spent}.
 The machine: {made["hardware"]}; {made["started"][:10]}; seed {training["seed"]}.
-It writes verse that looks like Shakespeare and means nothing; it knows no other text and answers no questions.
+It writes what looks like that text and means nothing; it knows no other text and answers no questions.
 
     tiny generate pocket --prompt "ROMEO:"
     tiny chat pocket
 
-Loss in nats per character on the last tenth of the text, which it has not seen, with standard errors:
+Loss in nats per token on the last {record["data"]["val_share"]:.0%} of the text, which it has not seen, with standard errors:
 
 | weights | the whole of it, in windows of {model["max_seq_len"]} without overlap | 200 batches of random windows |
 |---|---|---|
 | as trained | {before[0]} | {before[1]} |
 | here, in 8 bits | {after[0]} | {after[1]} |
 
-This run was taken for its low loss, and others end about 0.01 higher: docs/benchmarks.md has several seeds. Made again (the clock
-decides how many steps fit) by:
+A run that is picked among several for its loss looks better than the next one will be: docs/benchmarks.md has recipes over several
+seeds. Made again by:
 
     {shlex.join(["tiny", *without_place(made["command"][1:])])}
     python tools/make_pocket.py {shlex.quote(source)}
@@ -96,21 +96,23 @@ def main(source: str, target: str | None = None) -> None:
     found = run.Run.open(file.parent)
     checkpoint = run.read(file)
     folder.mkdir(parents=True, exist_ok=True)
-    made = folder / "best.safetensors"
-    checkpoints.save(made, rounded(checkpoint, {**checkpoint.lineage, "rounded": "8 bits, one scale per row"}))
-    if (size := made.stat().st_size) > MOST_BYTES:
-        made.unlink()
+    made, new = folder / "best.safetensors", folder / "new.safetensors"
+    checkpoints.save(new, rounded(checkpoint, {**checkpoint.lineage, "rounded": "8 bits, one scale per row"}))
+    if (size := new.stat().st_size) > MOST_BYTES:
+        new.unlink()
         raise ValueError(f"{file} has {size:,} bytes in 8 bits: the package takes at most {MOST_BYTES:,}. Take a smaller model")
     seconds = next((line["trained_seconds"] for line in reversed(found.metrics()) if "trained_seconds" in line), None)
     data = found.record["data"]
-    before, after = losses(file, data), losses(made, data)
+    before, after = losses(file, data), losses(new, data)
+    new.replace(made)
     (folder / "CARD.md").write_text(card(source, found.record, seconds, before, after), encoding="utf-8")
     print(f"{made}: {size:,} bytes, loss {before[0]} as trained, {after[0]} in 8 bits")
 
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python tools/make_pocket.py RUN [FOLDER]")
+        print("usage: python tools/make_pocket.py RUN [FOLDER]", file=sys.stderr)
+        sys.exit(2)
     try:
         main(*sys.argv[1:])
     except ValueError as error:

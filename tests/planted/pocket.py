@@ -11,10 +11,10 @@ BUGS = [
     Bug("vectors rounded too", TOOL, "checkpoint.weights.items() if weight.dim() == 2}", "checkpoint.weights.items() if weight.dim() >= 1}", "pocket"),
     Bug("scales of another matrix", TOOL, "small = {name: quantize(weight).stored() for", "small = {name: quantize(weight)._replace(scales=quantize(weight).scales.flip(0)).stored() for", "pocket"),
     Bug("the package before one's own run", "tiny_transformer/run.py", "    if path == Path(POCKET.name):\n        yield POCKET\n", "", "pocket"),
-    Bug("a large one stays", TOOL, "        made.unlink()\n", "", "pocket"),
-    Bug("any size", TOOL, "if (size := made.stat().st_size) > MOST_BYTES:", "if (size := made.stat().st_size) > 1e12:", "pocket"),
+    Bug("a large one stays", TOOL, "        new.unlink()\n", "", "pocket"),
+    Bug("any size", TOOL, "if (size := new.stat().st_size) > MOST_BYTES:", "if (size := new.stat().st_size) > 1e12:", "pocket"),
     Bug("losses of the training text", TOOL, 'data["val_share"])[1]', 'data["val_share"])[0]', "pocket"),
-    Bug("the file as trained measured twice", TOOL, "losses(file, data), losses(made, data)", "losses(file, data), losses(file, data)", "pocket"),
+    Bug("the file as trained measured twice", TOOL, "losses(file, data), losses(new, data)", "losses(file, data), losses(file, data)", "pocket"),
     Bug("lineage lost", TOOL, "checkpoint.step, checkpoint.metrics, note, rounded=small", "checkpoint.step, checkpoint.metrics, {}, rounded=small", "pocket"),
     Bug("another seed in the card", TOOL, '; seed {training["seed"]}.', "; seed 1.", "pocket"),
 ]

@@ -57,7 +57,8 @@ def _numpy() -> Engine:
 
     def read(file: Path) -> checkpoint.Checkpoint:
         remedy = "Leave --engine numpy out, or train with it"
-        check(file.suffix == ".safetensors", f"{file} with --engine numpy", "the NumPy engine reads .safetensors files", remedy)
+        ours = file.suffix in (".safetensors", ".npz")
+        check(ours, f"{file} with --engine numpy", "the NumPy engine reads .safetensors and .npz files", remedy)
         return checkpoint.load(file)
 
     return Engine(

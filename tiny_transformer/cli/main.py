@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("tiny_transformer.cli.chat", "type openings, the model continues them"),
     "download": ("tiny_transformer.cli.download_model", "fetch a published model, every file verified"),
     "import": ("tiny_transformer.cli.import_model", "make a run of GPT-2, Llama, Mistral, Qwen or BERT from a Hugging Face directory"),
+    "export": ("tiny_transformer.cli.export_model", "write a trained model for transformers, NumPy and other programs"),
     "quantize": ("tiny_transformer.cli.quantization", "round a model's weights to 8 or 4 bits: size, error and loss before and after"),
     "inspect": ("tiny_transformer.cli.inspection", "what is in a checkpoint or a model's directory, and what memory it needs"),
     "plot": ("tiny_transformer.cli.plot", "draw a run's loss curve, compare runs, draw the timelapse"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tiny_transformer import run as runs
 from tiny_transformer.cli import data_source
-from tiny_transformer.cli.import_model import find, origin
+from tiny_transformer.cli.import_model import find, provenance
 from tiny_transformer.cli.texts import validation_text
 from tiny_transformer.config import ModelConfig, check
 from tiny_transformer.corpora.transfer import sha256
@@ -25,10 +25,11 @@ from tiny_transformer.numpy_engine.checkpoint import QUANTIZED
 from tiny_transformer.pretrained import loading, published
 from tiny_transformer.pretrained.accounting import Source, open_source
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
-from tiny_transformer.quantized_layers import assemble, linear_weights, round_each, rounded_weights, without_memory
+from tiny_transformer.quantized_layers import assemble, linear_weights, round_each, rounded_weights
 from tiny_transformer.rounded_weights import Rounding
 from tiny_transformer.run import PREFERRED, Run, is_run, resolve, tokenizer_of
 from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.unfilled import without_memory
 from tiny_transformer.utils.checkpoint import Checkpoint
 
 
@@ -124,6 +125,7 @@ def look_for(name: str) -> Found:
     ours = is_run(path) or any((path / file).is_file() for file in PREFERRED)
     if (path.is_dir() and not ours and (path / "config.json").is_file()) or (name in published.PUBLISHED and not path.exists()):
         return _theirs(find(name))
+    check(path.suffix != ".gguf" or path.is_dir(), f"{path} is a GGUF file", "it must be a run first", f"Try: tiny import {path} RUN")
     file = resolve(path)
     checkpoint = runs.read(file)
     done = checkpoint.lineage.get(QUANTIZED, {})
@@ -146,8 +148,9 @@ def _record_beside(file: Path) -> dict[str, Any]:
 def _theirs(directory: Path) -> Found:
     source = open_source(directory)
     tokenizer = read_tokenizer(directory, source.family.name, source.config.vocab_size)
-    record, lineage = origin(source, read_chat_template(directory))
     files = sorted({entry.file for entry in source.files.entries.values()})
+    origin = {"imported_from": str(source.directory.resolve()), "family": source.family.name}
+    record, lineage = provenance(origin, files, source.config, read_chat_template(directory))
     return Found(str(directory), source.config, tokenizer, files, lineage, record, source=source)
 
 

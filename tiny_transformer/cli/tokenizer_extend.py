@@ -20,7 +20,7 @@ from tiny_transformer.cli.tokenizer_source import Opened, open_tokenizer, spread
 from tiny_transformer.config import check
 from tiny_transformer.growing import TABLES, grow_vocabulary
 from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
-from tiny_transformer.run import NUMPY_SUFFIX
+from tiny_transformer.run import NUMPY_SUFFIXES
 from tiny_transformer.utils import checkpoint as checkpoints
 
 DESCRIPTION = """\
@@ -112,7 +112,7 @@ def _save_model(opened: Opened, tokenizer: Any, added: Mapping[str, int], target
     lineage = {**old.lineage, "parent": str(opened.path), "added_tokens": dict(added)}
     new = replace(old, config=config, weights=weights, tokenizer=tokenizer.to_dict(), lineage=lineage, training=None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if opened.path.suffix == NUMPY_SUFFIX:
+    if opened.path.suffix in NUMPY_SUFFIXES:
         numpy_checkpoints.save(target, new)
     else:
         checkpoints.save(target, new)

@@ -13,11 +13,11 @@ from tiny_transformer.config import ConfigError, check
 from tiny_transformer.corpora.corpus import Corpus
 from tiny_transformer.corpora.textfile import nearest_path
 from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
-from tiny_transformer.run import NUMPY_SUFFIX, PREFERRED, is_run, resolve, tokenizer_of
+from tiny_transformer.run import NUMPY_SUFFIXES, PREFERRED, is_run, resolve, tokenizer_of
 from tiny_transformer.tokenization.files import load_tokenizer
 from tiny_transformer.utils import checkpoint as checkpoints
 
-SUFFIXES = (".pt", NUMPY_SUFFIX)
+SUFFIXES = (".pt", *NUMPY_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def open_tokenizer(name: str | None, action: str) -> Opened:
     file = _checkpoint_file(path)
     if file is None:
         return Opened(str(name), path, load_tokenizer(path))
-    checkpoint: Any = numpy_checkpoints.load_packed(file) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
+    checkpoint: Any = numpy_checkpoints.load_packed(file) if file.suffix in NUMPY_SUFFIXES else checkpoints.load(file)
     tokenizer = tokenizer_of(checkpoint)
     check(tokenizer is not None, f"{file} holds no tokenizer", "tiny train puts it in", "Name a tokenizer's own file")
     return Opened(str(name), file, tokenizer, checkpoint)

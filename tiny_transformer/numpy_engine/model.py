@@ -17,11 +17,12 @@ from tiny_transformer.numpy_engine.feedforward import ACTIVATIONS
 from tiny_transformer.numpy_engine.kv_cache import KVCache
 from tiny_transformer.numpy_engine.linear import Array, Cache, Gradients, Weights, linear, linear_backward
 from tiny_transformer.numpy_engine.normalization import norm, norm_backward
-from tiny_transformer.numpy_engine.objectives import cross_entropy, cross_entropy_backward
+from tiny_transformer.numpy_engine.objectives import cross_entropy, cross_entropy_backward, soft_cross_entropy, soft_cross_entropy_backward
 from tiny_transformer.numpy_engine.transformer_block import dropout as drop
 from tiny_transformer.numpy_engine.transformer_block import dropout_backward as drop_backward
 from tiny_transformer.numpy_engine.transformer_block import transformer_block, transformer_block_backward
 from tiny_transformer.training.dataset import Batch
+from tiny_transformer.training.objectives import Expected
 
 Dropout = Mapping[str, Array] | Callable[[str], Array | None]
 """Where to find a dropout mask by its place: "embeddings", "blocks.0.attention", "blocks.0.feedforward", "blocks.1.attention", …
@@ -204,16 +205,24 @@ class TinyTransformerLM:
         token_types: Array | None = None,
         dropout: Dropout | None = None,
         reduction: Literal["mean", "sum"] = "mean",
+        expected: Expected | None = None,
     ) -> tuple[float, Gradients]:
         """The cross-entropy of a batch, in nats, and its gradient with respect to every weight, by name.
+
+        With `expected`, targets are partly those probabilities, and the loss is a sum whatever `reduction` says.
 
         The model first runs forward, and each part keeps what its backward pass needs; then the gradient of the loss runs
         through the parts from the last to the first. Over several micro-batches take sums and divide once.
         """
         hidden, caches = self._hidden(batch.inputs, mask, token_types, dropout, None, keep_caches=True)
         logits, unembed_cache = unembed(hidden, self._weights, self.config)
-        loss, loss_cache = cross_entropy(logits, batch.targets, reduction)
-        dhidden, gradients = unembed_backward(cross_entropy_backward(loss_cache), unembed_cache)
+        if expected is None:
+            loss, loss_cache = cross_entropy(logits, batch.targets, reduction)
+            dlogits = cross_entropy_backward(loss_cache)
+        else:
+            loss, loss_cache = soft_cross_entropy(logits, batch.targets, expected)
+            dlogits = soft_cross_entropy_backward(loss_cache)
+        dhidden, gradients = unembed_backward(dlogits, unembed_cache)
         for name, gradient in self._hidden_backward(dhidden, caches).items():
             # A tied matrix is read twice, by the first step and the last. Whatever is used twice gets the sum of both gradients.
             gradients[name] = gradients[name] + gradient if name in gradients else gradient

@@ -24,7 +24,7 @@ from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.training.dataset import Batch
 from tiny_transformer.training.frozen_rows import TABLE, FrozenRows
 from tiny_transformer.training.listener import Listener
-from tiny_transformer.training.loop import Ids, Objective, Record, TrainingLoop
+from tiny_transformer.training.loop import Ids, Objective, Question, Record, TrainingLoop
 from tiny_transformer.training.objectives import causal
 
 
@@ -62,10 +62,12 @@ class Trainer(TrainingLoop):
 
     # ------------------------------------------------------------ a step
 
-    def _loss_and_norm(self, micro_batches: Sequence[Batch], asked: int) -> tuple[float, float]:
+    def _loss_and_norm(self, micro_batches: Sequence[Question], asked: int) -> tuple[float, float]:
         loss, self.gradients = 0.0, {}
         for number, micro in enumerate(micro_batches):
-            part, gradients = self.model.loss_and_gradients(micro, dropout=self._dropout(micro, number), reduction="sum")
+            part, gradients = self.model.loss_and_gradients(
+                micro.batch, dropout=self._dropout(micro.batch, number), reduction="sum", expected=micro.expected
+            )
             loss += part / asked
             for name, gradient in gradients.items():
                 gradient /= asked

@@ -6,17 +6,17 @@ Nothing but headers is read, and nothing is loaded before the whole account is r
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.families import family_of, read_config
-from tiny_transformer.pretrained.family import Family, to_model_config, unknown_entries
+from tiny_transformer.pretrained.family import Family, our_words, to_model_config, unknown_entries
 from tiny_transformer.pretrained.names import Rule, rules_of
-from tiny_transformer.pretrained.safetensors_file import FLOATS, Entry
 from tiny_transformer.pretrained.weight_files import WeightFiles
+from tiny_transformer.utils.safetensors_file import FLOATS, Entry, widen
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,24 @@ def open_source(directory: str | os.PathLike[str]) -> Source:
         count = f"{len(account.problems)} difference{'s' if len(account.problems) > 1 else ''}"
         remedy = "Get config.json and weights of one model"
         raise ConfigError(f"{directory}: config.json and weights do not fit ({count}): {'; '.join(account.problems)}. {remedy}")
+    config, account = _without_idle_biases(config, our_words(values), account, files)
     return Source(directory, family, config, values, files, account)
+
+
+def _without_idle_biases(
+    config: ModelConfig, said: ModelConfig | None, account: Account, files: WeightFiles
+) -> tuple[ModelConfig, Account]:
+    """Without the biases that went out as 0 because the family has them and the model had none, if they are 0 still."""
+    if said is None or said.bias == config.bias or replace(said, bias=config.bias) != config:
+        return config, account
+    kept = weight_shapes(said)
+    idle = [name for name, rule in account.rules.items() if not any(ours in kept for ours in rule.ours)]
+    copies = [name for name, original in account.again.items() if original in idle]
+    if any(widen(files.array(name), files.entries[name].dtype).any() for name in (*idle, *copies)):
+        return config, account
+    rules = {name: rule for name, rule in account.rules.items() if name not in idle}
+    again = {name: original for name, original in account.again.items() if name not in copies}
+    return said, replace(account, rules=rules, again=again, ignored=(*account.ignored, *idle, *copies))
 
 
 def account_for(family: Family, config: ModelConfig, entries: Mapping[str, Entry]) -> Account:

@@ -3,9 +3,11 @@
 Its pooler and its next-sentence layer have no place here and stay behind: no logit depends on them. Read before: `family.py`.
 """
 
-from tiny_transformer.config import check
+from dataclasses import replace
+
+from tiny_transformer.config import ModelConfig, check
 from tiny_transformer.pretrained.family import Demand, Family, Key, Values
-from tiny_transformer.pretrained.gpt2 import ACTIVATIONS
+from tiny_transformer.pretrained.gpt2 import ACTIVATIONS, equal_heads
 from tiny_transformer.pretrained.names import rule, with_biases
 
 LAYER = "bert.encoder.layer.N."
@@ -15,6 +17,14 @@ def _check_types(values: Values) -> Values:
     types = values.get("type_vocab_size", 2)
     check(types != 0, "config.json asks for type_vocab_size=0", "BERT without token types is not known here", "Choose another model")
     return {}
+
+
+def _nearest(config: ModelConfig) -> ModelConfig:
+    return replace(equal_heads(config), n_token_types=max(1, config.n_token_types))
+
+
+def _write_dropout(config: ModelConfig) -> Values:
+    return {"attention_probs_dropout_prob": 0.0}
 
 
 BERT = Family(
@@ -68,6 +78,8 @@ BERT = Family(
     respelled={".gamma": ".weight", ".beta": ".bias"},
     new=("unembed.dense.weight", "unembed.dense.bias", "unembed.norm.weight", "unembed.norm.bias", "unembed.bias"),
     read_more=_check_types,
+    write_more=_write_dropout,
+    nearest=_nearest,
 )
 
 

@@ -6,13 +6,15 @@ training or other programs. Read before: `names.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiny_transformer.config import ConfigError, ModelConfig, check
 from tiny_transformer.pretrained.names import Rule
 
 Values = dict[str, Any]
+OWN = "tiny_transformer"
+"""The entry of config.json in which we keep a config's own words; other programs pass it over."""
 FILLED_IN = {"n_kv_heads": "kv_heads", "d_head": "head_width", "d_ff": "ff_width"}
 """Where a field may be None for "the usual": what it comes to is written, since others have another usual."""
 
@@ -41,13 +43,12 @@ class Key:
         return self.choices[value]
 
     def write(self, config: ModelConfig) -> Any:
-        """Their value. Raises ConfigError where they have no word for ours."""
+        """Their value; where they have no word for ours, their usual one."""
         value = getattr(config, FILLED_IN.get(self.ours, self.ours))
         if self.choices is None:
             return value
         words = [theirs for theirs, ours in self.choices.items() if ours == value]
-        check(bool(words), f"{self.ours}={value!r}", f"the family has {', '.join(self.choices.values())}", "Choose another family")
-        return words[0]
+        return words[0] if words else next(iter(self.choices))
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Family:
     """The inverse of `read_more`."""
     read_only: tuple[str, ...] = ()
     """Entries that `read_more` looks at."""
+    nearest: Callable[[ModelConfig], ModelConfig] = lambda config: config
+    """A config with sizes that the family can have: the same one wherever it can have it."""
 
 
 COMMON = (
@@ -124,9 +127,37 @@ def to_model_config(family: Family, values: Values) -> ModelConfig:
             fields[key.ours] = key.read(values)
     fields |= family.read_more(values)
     try:
-        return ModelConfig(**fields)
+        return _as_we_said_it(ModelConfig(**fields), values)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"config.json: {error}") from error
+
+
+def our_words(values: Values) -> ModelConfig | None:
+    """The config as it was before it went out, where a config.json of ours keeps it; None where there is none, or it is damaged."""
+    try:
+        return ModelConfig.from_dict(values[OWN])
+    except (ConfigError, TypeError, KeyError):
+        return None
+
+
+def _as_we_said_it(config: ModelConfig, values: Values) -> ModelConfig:
+    """`config` in our own words, where these mean the same: which fields were left to their defaults, dropout, settings that do nothing.
+
+    Biases are not taken from there: other programs may have trained those that went out as 0.
+    """
+    said = our_words(values)
+    own = config if said is None else replace(said, bias=config.bias)
+    return own if _resolved(without_idle(own)) == _resolved(config) else config
+
+
+def without_idle(config: ModelConfig) -> ModelConfig:
+    """Without settings that do nothing in this model: of rotary positions that it does not have, of a window as long as the context."""
+    changes: Values = {}
+    if config.position != "rotary":
+        changes |= {"rope_theta": ModelConfig.rope_theta, "rope_scaling": None}
+    if config.window is not None and config.window >= config.max_seq_len:
+        changes["window"] = None
+    return replace(config, **changes)
 
 
 def to_hugging_face(family: Family, config: ModelConfig) -> Values:
@@ -134,25 +165,31 @@ def to_hugging_face(family: Family, config: ModelConfig) -> Values:
 
     Raises ConfigError naming the fields that the family has no way to say.
     """
+    unlike = differences(family, config)
+    got = ", ".join(f"{name}={ours!r}" for name, (ours, _) in unlike.items())
+    has = ", ".join(f"{name}={theirs!r}" for name, (_, theirs) in unlike.items())
+    check(not unlike, got, f"{family.title} is {has}", "Choose another family")
+    return _said(family, config)
+
+
+def differences(family: Family, config: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """The fields that the family has no way to say: the config's value and what it would have to be. Nothing: it can say all of it."""
+    mine, theirs = _resolved(config), _resolved(to_model_config(family, _said(family, family.nearest(config))))
+    return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
+
+
+def _said(family: Family, config: ModelConfig) -> Values:
+    """As much of `config` as the family's config.json says."""
     written = {key.theirs: key.write(config) for key in family.keys if key.written}
     demanded = {demand.theirs: demand.allowed[0] for demand in family.demands}
-    values = {"architectures": [family.architecture], "model_type": family.name, **demanded, **written, **family.write_more(config)}
-    again = to_model_config(family, values)
-    unlike = [f"{name}={value!r}" for name, value in _resolved(config).items() if value != _resolved(again)[name]]
-    check(not unlike, f"{', '.join(unlike)}", f"{family.title} is {', '.join(_said(family, again, config))}", "Choose another family")
-    return values
+    return {"architectures": [family.architecture], "model_type": family.name, **demanded, **written, **family.write_more(config)}
 
 
 def unknown_entries(family: Family, values: Values) -> list[str]:
     """Entries of config.json that neither we nor the format's general part know, and that say something."""
     known = {key.theirs for key in family.keys} | {demand.theirs for demand in (*COMMON, *family.demands)} | set(family.read_only)
     said = {name for name, value in values.items() if value not in (None, False, {}, [])}
-    return sorted(said - known - GENERAL)
-
-
-def _said(family: Family, again: ModelConfig, config: ModelConfig) -> list[str]:
-    mine, theirs = _resolved(config), _resolved(again)
-    return [f"{name}={value!r}" for name, value in theirs.items() if mine[name] != value]
+    return sorted(said - known - GENERAL - {OWN})
 
 
 def _resolved(config: ModelConfig) -> Values:

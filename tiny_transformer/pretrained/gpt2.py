@@ -3,13 +3,30 @@
 Its matrices are stored as (in, out), and query, key and value are one of them. Read before: `family.py`.
 """
 
-from tiny_transformer.pretrained.family import Demand, Family, Key
+from dataclasses import replace
+
+from tiny_transformer.config import ModelConfig
+from tiny_transformer.pretrained.family import Demand, Family, Key, Values
 from tiny_transformer.pretrained.names import rule, with_biases
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu", "relu": "relu", "relu2": "relu2",
 }  # fmt: skip
 """Their names and ours, for networks without a gate."""
+
+
+def equal_heads(config: ModelConfig) -> ModelConfig:
+    """With heads that fill the width and have keys and values of their own: older families know no others."""
+    width = config.d_model
+    fills = config.n_heads * config.head_width == width
+    heads = config.n_heads if fills else max(n for n in range(1, min(config.n_heads, width) + 1) if width % n == 0)
+    return replace(config, n_heads=heads, n_kv_heads=None, d_head=None, position="learned", rope_scaling=None)
+
+
+def write_dropout(config: ModelConfig) -> Values:
+    """Ours stands after the embeddings and on each branch (`resid_pdrop`), never on the attention's weights."""
+    return {"embd_pdrop": config.dropout, "attn_pdrop": 0.0}
+
 
 GPT2 = Family(
     name="gpt2",
@@ -52,6 +69,8 @@ GPT2 = Family(
     prefix="transformer.",
     again={"lm_head.weight": "transformer.wte.weight"},
     ignored=(r"transformer\.h\.\d+\.attn\.(masked_)?bias",),
+    write_more=write_dropout,
+    nearest=equal_heads,
 )  # fmt: skip
 
 

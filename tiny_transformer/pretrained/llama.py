@@ -5,6 +5,7 @@ biases on query, key and value), Qwen 3 (Yang et al. 2025: norms on queries and 
 serves all: `rules_of` takes the lines whose weights the model has. Read before: `family.py`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from tiny_transformer.config import ModelConfig, check
@@ -29,11 +30,15 @@ TABLE = (
     ),
     rule("model.layers.N.self_attn.q_norm.weight", "blocks.N.attention.q_norm.weight"),
     rule("model.layers.N.self_attn.k_norm.weight", "blocks.N.attention.k_norm.weight"),
-    rule("model.layers.N.self_attn.o_proj.weight", "blocks.N.attention.out_proj.weight"),
+    *with_biases([rule("model.layers.N.self_attn.o_proj.weight", "blocks.N.attention.out_proj.weight")]),
     rule("model.layers.N.post_attention_layernorm.weight", "blocks.N.norm2.weight"),
-    rule("model.layers.N.mlp.gate_proj.weight", "blocks.N.feedforward.gate.weight"),
-    rule("model.layers.N.mlp.up_proj.weight", "blocks.N.feedforward.up.weight"),
-    rule("model.layers.N.mlp.down_proj.weight", "blocks.N.feedforward.down.weight"),
+    *with_biases(
+        [
+            rule("model.layers.N.mlp.gate_proj.weight", "blocks.N.feedforward.gate.weight"),
+            rule("model.layers.N.mlp.up_proj.weight", "blocks.N.feedforward.up.weight"),
+            rule("model.layers.N.mlp.down_proj.weight", "blocks.N.feedforward.down.weight"),
+        ]
+    ),
     rule("model.norm.weight", "norm.weight"),
     rule("lm_head.weight", "unembed.weight"),
 )
@@ -68,6 +73,19 @@ def write_rope(config: ModelConfig) -> Values:
     return {"rope_theta": config.rope_theta, "rope_scaling": said}
 
 
+def read_rope_and_biases(values: Values) -> Values:
+    """Llama's biases: on all linear layers of a block or on none (and never in an RMS norm)."""
+    attention, network = (bool(values.get(name)) for name in BIASES)
+    both = f"config.json asks for attention_bias={attention} and mlp_bias={network}"
+    check(attention == network, both, "here all linear layers have biases or none has", "Choose another model")
+    return read_rope(values) | {"bias": "all" if attention else "none"}
+
+
+def write_rope_and_biases(config: ModelConfig) -> Values:
+    """The inverse."""
+    return write_rope(config) | dict.fromkeys(BIASES, config.bias == "all")
+
+
 def read_window(values: Values) -> Values:
     """Qwen's window: off unless `use_sliding_window`, and then for the layers from `max_window_layers` on."""
     wanted = values.get("sliding_window", 4096) if values.get("use_sliding_window", False) else None
@@ -97,6 +115,18 @@ def write_rope_and_window(config: ModelConfig) -> Values:
     return write_rope(config) | write_window(config)
 
 
+def _nearest(config: ModelConfig) -> ModelConfig:
+    """With heads that rotary positions can turn: of even width."""
+    return replace(config, d_head=config.head_width + config.head_width % 2)
+
+
+def _whole_heads(config: ModelConfig) -> ModelConfig:
+    """And for Llama as many heads as divide the width: its own program refuses others, although `head_dim` is free."""
+    width = config.d_model
+    heads = max(n for n in range(1, min(config.n_heads, width) + 1) if width % n == 0)
+    return _nearest(config if heads == config.n_heads else replace(config, n_heads=heads, n_kv_heads=None, d_head=config.head_width))
+
+
 def _family(name: str, title: str, architecture: str, defaults: Values, *more_keys: Key, **more: Any) -> Family:
     """What all have in common; `defaults` are those of their own program."""
     keys = (
@@ -113,23 +143,25 @@ def _family(name: str, title: str, architecture: str, defaults: Values, *more_ke
         Key("tie_word_embeddings", "tie_weights", False),
     )
     fixed = {"norm": "rms", "norm_position": "pre", "position": "rotary", "bias": "none", "causal": True, "dropout": 0.0}
-    settings: dict[str, Any] = {"read_more": read_rope, "write_more": write_rope, "fixed": fixed, **more}
+    settings: dict[str, Any] = {"read_more": read_rope, "write_more": write_rope, "fixed": fixed, "nearest": _nearest, **more}
     windows = QWENS_WINDOW if settings["read_more"] is read_rope_and_window else ()
+    biases = BIASES if settings["read_more"] is read_rope_and_biases else ()
     return Family(
         name=name, title=title, architecture=architecture, keys=(*keys, *more_keys), table=TABLE, prefix="model.",
         again={"lm_head.weight": "model.embed_tokens.weight"},
         ignored=(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
-        read_only=("rope_theta", "rope_scaling", "rope_parameters", *windows),
+        read_only=("rope_theta", "rope_scaling", "rope_parameters", *windows, *biases),
         **settings,
     )  # fmt: skip
 
 
+BIASES = ("attention_bias", "mlp_bias")
 QWENS_WINDOW = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types")
 
 LLAMA = _family(
     "llama", "Llama", "LlamaForCausalLM",
     {"vocab_size": 32000, "max_position_embeddings": 2048, "num_key_value_heads": None, "intermediate_size": 11008},
-    demands=(Demand("attention_bias", (False,)), Demand("mlp_bias", (False,))),
+    read_more=read_rope_and_biases, write_more=write_rope_and_biases, nearest=_whole_heads,
 )  # fmt: skip
 MISTRAL = _family(
     "mistral", "Mistral", "MistralForCausalLM",

@@ -19,17 +19,19 @@ from tiny_transformer.initialization import initial_weight
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import Source, open_source
-from tiny_transformer.pretrained.safetensors_file import Array, row_chunks, widen
+from tiny_transformer.pretrained.gguf_file import read_gguf
 from tiny_transformer.pretrained.tokenizer_files import read_tokenizer
-from tiny_transformer.quantized_layers import Seen, assemble, linear_weights, round_each, without_memory
+from tiny_transformer.quantized_layers import Seen, assemble, linear_weights, round_each
 from tiny_transformer.rounded_weights import Rounding
 from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.unfilled import without_memory
+from tiny_transformer.utils.safetensors_file import Array, row_chunks, widen
 
 
 def load_pretrained(
     directory: str | os.PathLike[str], dtype: torch.dtype = torch.float32, bits: int | Rounding | None = None
 ) -> tuple[TinyTransformerLM, Tokenizer | None]:
-    """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory.
+    """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory or a .gguf file.
 
     GPT-2, Llama 2 and 3, Mistral, Qwen 2, 2.5 and 3, BERT; one file or several, float32, float16 or bfloat16. `dtype` is what the
     weights become. With `bits` 8 or 4, or a `Rounding`, linear layers are rounded one by one while they are read, and the whole
@@ -37,9 +39,17 @@ def load_pretrained(
     names and shapes that do not fit, all at once; for damaged files.
     """
     rounding = Rounding(bits=bits) if isinstance(bits, int) else bits
+    if Path(directory).suffix == ".gguf" and not Path(directory).is_dir():
+        model, words = read_gguf(directory, dtype)
+        return (model if rounding is None else rounded(model, rounding)), words
     source = open_source(directory)
     tokenizer = read_tokenizer(source.directory, source.family.name, source.config.vocab_size)
     return build(source, dtype, rounding), tokenizer
+
+
+def rounded(model: TinyTransformerLM, rounding: Rounding) -> TinyTransformerLM:
+    """A model that is there already, with its linear layers rounded; the rest is shared."""
+    return assemble(model.config, *round_each(model.weights().items(), rounding.chosen(linear_weights(model)), rounding))
 
 
 def build(

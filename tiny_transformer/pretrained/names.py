@@ -2,7 +2,7 @@
 
 One rule pairs one of their tensors with one of ours, or with several of ours that lie on top of each other in theirs (GPT-2 keeps
 query, key and value in one matrix), the whole perhaps transposed (GPT-2 keeps its matrices as (in, out), we as (out, in)).
-Cutting and turning are views: nothing is copied here. Read before: `safetensors_file.py`, `numpy_engine/model.py` (`weight_shapes`).
+Cutting and turning are views: nothing is copied here. Read before: `utils/safetensors_file.py`, `numpy_engine/model.py` (`weight_shapes`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.numpy_engine.model import weight_shapes
-from tiny_transformer.pretrained.safetensors_file import Array
+from tiny_transformer.utils.safetensors_file import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
 

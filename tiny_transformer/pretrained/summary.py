@@ -16,12 +16,12 @@ from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import open_source
 from tiny_transformer.pretrained.families import read_config
-from tiny_transformer.pretrained.safetensors_file import SafetensorsFile
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
 from tiny_transformer.pretrained.weight_files import WeightFiles
-from tiny_transformer.run import NUMPY_SUFFIX, PREFERRED, is_run, resolve, tokenizer_of
+from tiny_transformer.run import NUMPY_SUFFIX, NUMPY_SUFFIXES, PREFERRED, is_run, resolve, tokenizer_of
 from tiny_transformer.utils import checkpoint as checkpoints
 from tiny_transformer.utils.checkpoint import CheckpointError
+from tiny_transformer.utils.safetensors_file import SafetensorsFile
 
 SHORT = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"}
 GIB = 2**30
@@ -155,7 +155,7 @@ def _plain(file: Path) -> Summary:
 
 
 def _checkpoint(file: Path) -> Summary:
-    found: Any = numpy_checkpoints.load(file, expand=False) if file.suffix == NUMPY_SUFFIX else checkpoints.load(file)
+    found: Any = numpy_checkpoints.load(file, expand=False) if file.suffix in NUMPY_SUFFIXES else checkpoints.load(file)
     config, small = found.config, found.rounded
     weights = {name: {**found.weights, **small}[name] for name in weight_shapes(config) if name in found.weights or name in small}
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -1,7 +1,7 @@
 """The tokenizer and the chat template that lie beside a model's weights.
 
-tokenizer.json says everything; vocab.json with merges.txt (GPT-2) and vocab.txt (BERT) do not say how text is cut, so they are read
-for these two families only. Read before: `tokenization/files.py`, `chat_template.py`.
+tokenizer.json says everything, and tokenizer.model (SentencePiece's own file) nearly; vocab.json with merges.txt (GPT-2) and vocab.txt
+(BERT) do not say how text is cut, so they are read for these two families only. Read before: `tokenization/files.py`, `chat_template.py`.
 """
 
 import json
@@ -14,6 +14,7 @@ from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.hugging_face import load_tokenizer_json
 from tiny_transformer.tokenization.normalizing import BERT as BERT_NORMALIZER
+from tiny_transformer.tokenization.sentencepiece_model import load_sentencepiece
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
 
 
@@ -39,7 +40,9 @@ def _read(directory: Path, family: str) -> Tokenizer | None:
     if family == "bert" and (directory / "vocab.txt").is_file():
         lower = bool(_settings(directory).get("do_lower_case", True))
         return WordPieceTokenizer.from_vocab_file(directory / "vocab.txt", normalizers=({**BERT_NORMALIZER, "lowercase": lower},))
-    others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model") if (directory / name).is_file()]
+    if (directory / "tokenizer.model").is_file():
+        return load_sentencepiece(directory / "tokenizer.model")
+    others = [name for name in ("vocab.json", "vocab.txt", "spiece.model") if (directory / name).is_file()]
     missing = f"{directory} has a tokenizer as {', '.join(others)} only"
     check(not others, missing, "for this family it must be tokenizer.json", "Get that file too, or move these away to load without one")
     return None

@@ -2,7 +2,7 @@
 
 model.safetensors, or several files and model.safetensors.index.json that says which tensor lies where; older directories have
 pytorch_model.bin, which PyTorch opens with `weights_only=True`: tensors, and never code. Torch is loaded for .bin files only.
-Read before: `safetensors_file.py`.
+Read before: `utils/safetensors_file.py`.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tiny_transformer.config import ConfigError, check
-from tiny_transformer.pretrained.safetensors_file import Array, Entry, SafetensorsFile
+from tiny_transformer.utils.safetensors_file import Array, Entry, SafetensorsFile
 
 NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What the weights may be called, the best first."""

@@ -68,6 +68,8 @@ class BPETokenizer:
         check(len(ids) == len(self.vocab), f"{len(self.vocab)} ids for {len(ids)} tokens", "each must have one id", "Remove the others")
         check(min(self.vocab, default=-1) >= 0, f"ids from {min(self.vocab, default=None)}", "they run from 0", "Number the tokens from 0")
         taken = {token: ids[to_utf8(token)] for token in check_special_tokens(special_tokens) if to_utf8(token) in ids}
+        self.template: dict[str, list[str]] | None = None
+        """What a tokenizer.json puts around a text: told, not done by `encode`."""
         self.special_tokens: Mapping[str, int] = numbered(special_tokens, max(self.vocab, default=-1) + 1, taken)
         for token, i in self.special_tokens.items():
             other = self.vocab.setdefault(i, to_utf8(token))
@@ -201,7 +203,9 @@ class BPETokenizer:
         """
         taken = {token: self._ids[to_utf8(token)] for token in tokens if to_utf8(token) in self._ids}
         new = numbered([token for token in check_special_tokens(tokens) if token not in self.special_tokens], self.vocab_size, taken)
-        return BPETokenizer(self.vocab, self.merges, {**self.special_tokens, **new}, split=self.split)
+        more = BPETokenizer(self.vocab, self.merges, {**self.special_tokens, **new}, split=self.split)
+        more.template = self.template
+        return more
 
     def derivation(self, token_id: int) -> Tree:
         """How a token was merged, as nested pairs of bytes: ((b"t", b"h"), b"e"). Raises ValueError for an unknown id."""
@@ -223,6 +227,7 @@ class BPETokenizer:
             "vocab": {vocabulary_files.spell(token): i for token, i in self._ids.items()},
             "merges": [f"{vocabulary_files.spell(left)} {vocabulary_files.spell(right)}" for left, right in self.merges],
             "special_tokens": dict(self.special_tokens),
+            **({} if self.template is None else {"template": self.template}),
         }
 
     @classmethod
@@ -231,7 +236,9 @@ class BPETokenizer:
         unspell = vocabulary_files.unspell
         vocab = {i: unspell(token) for token, i in values["vocab"].items()}
         merges = [(unspell(left), unspell(right)) for left, right in (line.split(" ") for line in values["merges"])]
-        return cls(vocab, merges, values["special_tokens"], split=values["split"])
+        tokenizer = cls(vocab, merges, values["special_tokens"], split=values["split"])
+        tokenizer.template = values.get("template")
+        return tokenizer
 
     @classmethod
     def from_gpt2_files(

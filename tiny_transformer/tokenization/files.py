@@ -13,10 +13,11 @@ from tiny_transformer.tokenization import hugging_face
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.registry import from_dict
+from tiny_transformer.tokenization.sentencepiece_model import load_sentencepiece
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
 from tiny_transformer.utils.atomic import atomic_save
 
-KNOWN = "a tokenizer saved by us, tokenizer.json, vocab.json beside merges.txt, vocab.txt, or a .tiktoken rank file"
+KNOWN = "a tokenizer saved by us, tokenizer.json, tokenizer.model, vocab.json beside merges.txt, vocab.txt, or a .tiktoken rank file"
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
@@ -28,16 +29,18 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer in a file, or in a folder that holds one.
 
-    Read are files of `save_tokenizer`, Hugging Face's tokenizer.json, GPT-2's vocab.json (with merges.txt beside it), BERT's
-    vocab.txt and tiktoken's rank files; what it is, its content says. Raises ConfigError naming a file that is missing, damaged
-    or none of these.
+    Read are files of `save_tokenizer`, Hugging Face's tokenizer.json, SentencePiece's tokenizer.model, GPT-2's vocab.json (with
+    merges.txt beside it), BERT's vocab.txt and tiktoken's rank files; what it is, its content says (of .model files the name).
+    Raises ConfigError naming a file that is missing, damaged or none of these.
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in ("tokenizer.json", "vocab.json", "vocab.txt") if (path / name).is_file()]
+        found = [path / name for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt") if (path / name).is_file()]
         check(bool(found), f"{path} holds no tokenizer", f"it must hold {KNOWN}", "Name the file")
         path = found[0]
     check(path.is_file(), f"there is no tokenizer file {path}", f"it must be {KNOWN}", "Check the path")
+    if path.suffix == ".model":
+        return load_sentencepiece(path)
     try:
         content = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

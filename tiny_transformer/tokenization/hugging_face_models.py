@@ -92,7 +92,11 @@ def read_word_level(file: Part) -> CharTokenizer | WordTokenizer:
     refuse(not known or bool(file.get("normalizer")), "a WordLevel model", "we read those that we have written", ELSEWHERE_WORDS)
     by_id, special = parts.pieces_by_id(model["vocab"], parts.read_added(file, []))
     pieces = parts.in_a_row(by_id)
-    return CharTokenizer(pieces) if pattern == EACH_CHARACTER else WordTokenizer(pieces, special, unknown=model["unk_token"])
+    if pattern != EACH_CHARACTER:
+        return WordTokenizer(pieces, special, unknown=model["unk_token"])
+    symbols = pieces[: len(pieces) - len(special)]
+    refuse(pieces[len(symbols) :] != special, "special tokens among the characters", "they must have the last ids", "Number them so")
+    return CharTokenizer(symbols, special)
 
 
 ELSEWHERE_WORDS = "Train a word tokenizer of ours, or use the tokenizers library for this file"

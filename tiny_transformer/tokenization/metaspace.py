@@ -97,7 +97,7 @@ class MetaspaceTokenizer(PieceTokenizer):
         places = (" " + self.space if self.split else "") + ("\n" if self.lines else "")
         for step in self.normalizers:
             if step["type"] == "Replace":
-                became = {step["pattern"]["String"]: step["content"]}
+                became = {step["pattern"].get("String", ""): step["content"]}
                 places = "".join(place for place in places if became.get(place, place) in (place, self.space))
             elif step["type"] == "BertNormalizer":
                 places = places.replace("\n", "")

@@ -13,6 +13,7 @@ from typing import Any
 from tiny_transformer.config import check
 from tiny_transformer.tokenization.byte_pieces import to_byte_pieces
 from tiny_transformer.tokenization.metaspace import MetaspaceTokenizer
+from tiny_transformer.tokenization.normalizing import is_local
 
 Pair = tuple[str, str]
 
@@ -117,7 +118,8 @@ class MetaspaceBPE(MetaspaceTokenizer):
 
     def _safe_cut(self, text: str) -> int:
         """Without `split`: before the first space of several, when normalization only marks spaces."""
-        marks_only = all(step["type"] == "Prepend" or step.get("content") == self.space for step in self.normalizers)
+        marks_only = is_local(self.normalizers)
+        marks_only = marks_only and all(step["type"] == "Prepend" or step.get("content") == self.space for step in self.normalizers)
         if self.split or self.lines or not marks_only or self._joins_words():
             return super()._safe_cut(text)
         spaces = [*" ", self.space, *(step["pattern"]["String"] for step in self.normalizers if step["type"] == "Replace")]

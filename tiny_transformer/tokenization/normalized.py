@@ -46,6 +46,8 @@ class NormalizedTokenizer:
         """Raises ConfigError for an unknown step."""
         self.inner, self.normalizers = inner, check_steps(normalizers)
         self.special_tokens = inner.special_tokens
+        self.template: dict[str, list[str]] | None = None
+        """What a tokenizer.json puts around a text: told, not done by `encode`."""
 
     @property
     def vocab_size(self) -> int:
@@ -94,18 +96,23 @@ class NormalizedTokenizer:
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "NormalizedTokenizer":
         """One with more special tokens; old ids stay."""
-        return NormalizedTokenizer(self.inner.with_special_tokens(tokens), self.normalizers)
+        more = NormalizedTokenizer(self.inner.with_special_tokens(tokens), self.normalizers)
+        more.template = self.template
+        return more
 
     def to_dict(self) -> dict[str, Any]:
         """{"kind": "normalized", "inner": the tokenizer's, "normalizers": the steps}."""
-        return {"kind": "normalized", "inner": self.inner.to_dict(), "normalizers": self.normalizers}
+        template = {} if self.template is None else {"template": self.template}
+        return {"kind": "normalized", "inner": self.inner.to_dict(), "normalizers": self.normalizers, **template}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NormalizedTokenizer":
         """From `to_dict`'s values."""
         from tiny_transformer.tokenization import from_dict
 
-        return cls(from_dict(values["inner"]), values["normalizers"])
+        tokenizer = cls(from_dict(values["inner"]), values["normalizers"])
+        tokenizer.template = values.get("template")
+        return tokenizer
 
 
 if __name__ == "__main__":

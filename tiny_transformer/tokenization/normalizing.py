@@ -105,6 +105,11 @@ def bert_normalize(text: str, *, clean_text: bool, handle_chinese_chars: bool, s
     return text.translate(LOWER) if lowercase else text
 
 
+SPACES, FIRST_SPACES, LAST_SPACES = " {2,}", r"\A +", r"[ ▁]+\z"
+"""The regular expressions that are honoured, as the library writes them: spaces in a row, at the beginning, at the end."""
+_REGEX = {SPACES: re.compile(SPACES), FIRST_SPACES: re.compile(FIRST_SPACES), LAST_SPACES: re.compile(r"[ ▁]+\Z")}
+
+
 def check_steps(steps: Sequence[Step]) -> list[Step]:
     """The steps, when each is one of KEYS with all it needs and no more. Raises ConfigError naming the first that is not."""
     for step in steps:
@@ -112,8 +117,11 @@ def check_steps(steps: Sequence[Step]) -> list[Step]:
         check(kind in KEYS, f"normalizer {kind!r}", f"it must be one of {', '.join(KEYS)}", "Convert the tokenizer to one without it")
         check(set(step) - {"type"} == KEYS[str(kind)], f"normalizer {step}", f"{kind} must hold {sorted(KEYS[str(kind)])}", "Mend the file")
         if kind == "Replace":
-            plain = isinstance(step["pattern"], dict) and isinstance(step["pattern"].get("String"), str) and bool(step["pattern"]["String"])
-            check(plain, f"normalizer Replace with {step['pattern']}", 'it must be {"String": text}', "Regex patterns are not honoured")
+            pattern = step["pattern"] if isinstance(step["pattern"], dict) else {}
+            plain = isinstance(pattern.get("String"), str) and bool(pattern["String"])
+            plain = plain or (list(pattern) == ["Regex"] and pattern["Regex"] in _REGEX)
+            others = "Regex patterns are not honoured, but those for spaces in a row"
+            check(plain, f"normalizer Replace with {step['pattern']}", 'it must be {"String": text}', others)
     return list(steps)
 
 
@@ -135,6 +143,8 @@ def _apply(step: Step, text: str, begins: bool) -> str:
         case "Strip":
             text = text.lstrip(WHITE) if step["strip_left"] else text
             return text.rstrip(WHITE) if step["strip_right"] else text
+        case "Replace" if "Regex" in step["pattern"]:
+            return _REGEX[step["pattern"]["Regex"]].sub(lambda _: step["content"], text)
         case "Replace":
             return text.replace(step["pattern"]["String"], step["content"])
         case "Prepend":
@@ -146,7 +156,7 @@ def _apply(step: Step, text: str, begins: bool) -> str:
 def is_local(steps: Sequence[Step]) -> bool:
     """Whether a text may be cut before a space, the parts normalized one by one and joined, with the same result."""
     return all(
-        step["type"] != "Strip" and not (step["type"] == "Replace" and len(step["pattern"]["String"]) > 1) for step in steps
+        step["type"] != "Strip" and not (step["type"] == "Replace" and len(step["pattern"].get("String", "  ")) > 1) for step in steps
     )
 
 

@@ -12,10 +12,11 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from tiny_transformer.config import ModelConfig, TrainConfig, check
 from tiny_transformer.corpora.text_statistics import conditional_entropy
 from tiny_transformer.tokenization.base import Tokenizer
+from tiny_transformer.training.counted_targets import CountedTargets, counted_targets
 from tiny_transformer.training.dataset import IGNORE, Batch, IdStore, as_ids, batch_at, blocks, check_length, windows
 from tiny_transformer.training.listener import Listener, Result, TrainingError, is_sample_step
-from tiny_transformer.training.objectives import causal, count_targets
+from tiny_transformer.training.objectives import Expected, causal, count_targets
 from tiny_transformer.training.plausibility import parting, too_good
 from tiny_transformer.training.resume import Progress, circumstances, differences
 from tiny_transformer.training.scheduler import lr_at, lr_at_share
@@ -60,6 +62,13 @@ class Record(Protocol):
     def truncate(self, step: int) -> None:
         """Forget what was logged after `step`."""
         ...
+
+
+class Question(NamedTuple):
+    """A micro-batch, and what counting expects at its places where the settings ask for that."""
+
+    batch: Batch
+    expected: Expected | None
 
 
 class TrainingLoop(ABC):
@@ -109,6 +118,11 @@ class TrainingLoop(ABC):
             short is None or self.seq_len % short == 0, f"short_context={short}", f"it must divide max_seq_len={self.seq_len}",
             f"Try short_context={self.seq_len // 2}, or leave it out",
         )  # fmt: skip
+        check(
+            not settings.counted_share or (fresh is None and objective is causal), f"counted_share={settings.counted_share}",
+            "it needs a text that stays as it is, and the question for the next token", "Try counted_share=0",
+        )  # fmt: skip
+        self._counted: Future[CountedTargets] | None = None
         self.progress = Progress()
         self.speed = Throughput()
         self._saved: dict[str, Any] | None = None  # the training state this session resumes from
@@ -159,11 +173,30 @@ class TrainingLoop(ABC):
         """Gradients of this step's mean loss over all its targets; returns that loss and the gradients' norm."""
         return self._loss_and_norm(*self._questions())
 
-    def _questions(self) -> tuple[list[Batch], int]:
+    def _questions(self) -> tuple[list[Question], int]:
         """This step's batch in micro-batches, and how many targets they ask for together."""
-        settings = self.settings
-        batch = self._ask(batch_at(self._ids_of_epoch(), *self._batch_shape(), settings.seed, self.progress.step))
-        return list(split_batch(batch, settings.accumulate)), max(1, count_targets(batch.targets))
+        settings, step = self.settings, self.progress.step
+        shape = *self._batch_shape(), settings.seed, step
+        batch = self._ask(batch_at(self._ids_of_epoch(), *shape, settings.windows))
+        questions = [Question(part, None) for part in split_batch(batch, settings.accumulate)]
+        if settings.counted_share:
+            counted = self._count().result()
+            rows = batch_at(counted.rows, *shape, settings.windows).inputs  # of the very places that the batch comes from
+            parts = np.array_split(rows, settings.accumulate)
+            questions = [
+                Question(question.batch, Expected(counted.table[part], settings.counted_share))
+                for question, part in zip(questions, parts, strict=True)
+            ]
+        return questions, max(1, count_targets(batch.targets))
+
+    def _count(self) -> Future[CountedTargets]:
+        """What counting expects, once for the whole training; a thread of its own finds it, while the model is compiled."""
+        if self._counted is None:
+            ids = np.asarray(self.train_ids[0 : len(self.train_ids)])
+            counting = ThreadPoolExecutor(1)
+            self._counted = counting.submit(counted_targets, ids, self.config.vocab_size, self.settings.counted_order)
+            counting.shutdown(wait=False)
+        return self._counted
 
     def _batch_shape(self) -> tuple[int, int]:
         """This step's sequences and their length. Short ones first (Li et al. 2022, "The Stability-Efficiency Dilemma"): near tokens are
@@ -237,7 +270,7 @@ class TrainingLoop(ABC):
     # ------------------------------------------------------------ the engine's part
 
     @abstractmethod
-    def _loss_and_norm(self, micro_batches: Sequence[Batch], asked: int) -> tuple[float, float]:
+    def _loss_and_norm(self, micro_batches: Sequence[Question], asked: int) -> tuple[float, float]:
         """Compute and keep this step's gradients; return its loss and the gradients' norm.
 
         Each micro-batch adds (sum of its losses) / asked, where `asked` counts the targets of the whole step, so the sum of
@@ -306,6 +339,8 @@ class TrainingLoop(ABC):
         self._begun = time.perf_counter()
         self._start_clock()
         self.listener.on_start(self)
+        if self.settings.counted_share:
+            self._count()
         self._prepare()
         if self._saved is None:
             self._start_fresh()

@@ -4,7 +4,7 @@ Every supervised objective is one cross-entropy over targets in which IGNORE mea
 inside `cross_entropy`. Read before: `dataset.py`.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,29 @@ def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean"
     else:
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
+
+
+class Expected(NamedTuple):
+    """What else is right: a distribution over the vocabulary for each target, and the share it has in it."""
+
+    probabilities: NDArray[np.float16]
+    """(…, vocab)"""
+    share: float
+    """0: the token that came is all that counts; 1: the distribution is."""
+
+
+def soft_cross_entropy(logits: "Tensor", targets: "Tensor", expected: Expected) -> "Tensor":
+    """The sum of the cross-entropies of targets that are not one token each but (1 - share) · the token + share · the probabilities.
+
+    Shapes: logits (…, vocab), targets (…). With share 0 it is `cross_entropy`. Raises what `cross_entropy` raises.
+    """
+    import torch
+
+    probabilities = torch.as_tensor(expected.probabilities, device=logits.device).float()
+    log_probabilities = logits.float().log_softmax(-1)
+    weights = probabilities * (torch.as_tensor(targets, device=logits.device) != IGNORE)[..., None]
+    counted = -(weights * log_probabilities).sum()
+    return (1 - expected.share) * cross_entropy(log_probabilities, targets, "sum") + expected.share * counted
 
 
 def _check_range(targets: "Tensor", vocab: int) -> None:

@@ -22,7 +22,7 @@ from tiny_transformer.training import objectives
 from tiny_transformer.training.dataset import Batch
 from tiny_transformer.training.frozen_rows import FrozenRows
 from tiny_transformer.training.listener import Listener
-from tiny_transformer.training.loop import Ids, Objective, TrainingLoop
+from tiny_transformer.training.loop import Ids, Objective, Question, TrainingLoop
 from tiny_transformer.training.objectives import causal
 from tiny_transformer.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from tiny_transformer.training.rng import preserved_rng, restore_rng, rng_state, set_seed
@@ -103,17 +103,17 @@ class Trainer(TrainingLoop):
             self._report(loss, lr, norm, seconds)
         self.progress.step = now
 
-    def _loss_and_norm(self, micro_batches: Sequence[Batch], asked: int) -> tuple[float, float]:
+    def _loss_and_norm(self, micro_batches: Sequence[Question], asked: int) -> tuple[float, float]:
         mean_loss, norm = self._queue_gradients(micro_batches, asked).tolist()  # the step's only wait for the device
         return mean_loss, norm
 
-    def _queue_gradients(self, micro_batches: Sequence[Batch], asked: int) -> Tensor:
+    def _queue_gradients(self, micro_batches: Sequence[Question], asked: int) -> Tensor:
         """Gradients of the mean loss, and that loss with their norm, (2,), on the device: asked for, not waited for."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for micro in micro_batches:
-            part = self._loss_sum(micro) / asked
+            part = self._loss_sum(*micro) / asked
             part.backward()  # type: ignore[no-untyped-call]
             loss = loss + part.detach()
         if self._frozen is not None:
@@ -141,12 +141,14 @@ class Trainer(TrainingLoop):
     def _drop_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _loss_sum(self, batch: Batch) -> Tensor:
+    def _loss_sum(self, batch: Batch, expected: objectives.Expected | None = None) -> Tensor:
         """The sum of the losses of all targets asked for, in float32 at least."""
         inputs, targets = self._to_device(batch.inputs), self._to_device(batch.targets)
         learning = self.model.training
         with self._autocast():
             logits = (self._forward if learning else self.model)(inputs)  # (batch, seq, vocab)
+        if expected is not None:
+            return objectives.soft_cross_entropy(logits, targets, expected)
         loss = (self._cross_entropy if learning else None) or objectives.cross_entropy
         return loss(logits, targets, reduction="sum")
 
@@ -190,7 +192,7 @@ class Trainer(TrainingLoop):
         batch, seq = self._batch_shape()
         rows = -(-batch // self.settings.accumulate)
         try:
-            # Two lengths are compiled twice: code for any length would be slower.
+            # With two lengths each gets code of its own, not one code for any length.
             lengths: dict[str, Any] = {} if self.settings.short_context is None else {"dynamic": False}
             compiled, loss = torch.compile(self.model, **lengths), None
             ids = torch.zeros((rows, seq), dtype=torch.int64, device=self.device)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_transformer.config import ConfigError
+from tiny_transformer.utils.short_floats import from_bfloat16, to_bfloat16, to_float16
 
 Array = NDArray[Any]
 
@@ -58,9 +59,14 @@ def widen(stored: Array, dtype: str) -> Array:
     >>> widen(np.array([0x3F80, 0xC000], np.uint16), "BF16").tolist()
     [1.0, -2.0]
     """
+    return from_bfloat16(stored) if dtype == "BF16" else stored.astype(np.float32)
+
+
+def narrow(numbers: Array, dtype: str, name: str) -> Array:
+    """Numbers as a file of this type has them: the inverse of `widen`, rounded to the nearest. Raises ConfigError where float16 ends."""
     if dtype == "BF16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32)
+        return to_bfloat16(numbers)
+    return to_float16(numbers, name) if dtype == "F16" else numbers.astype(STORED[dtype])
 
 
 def row_chunks(array: Array) -> Iterator[slice]:
