@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.any_text import many_texts
+from tests.onnx_cases import onnx_campaign
 from tests.test_unigram import library as unigram_twin
 from tests.test_wordpiece import library as wordpiece_twin
 from tests.tokenizer_campaign import campaign as bpe_campaign
@@ -59,6 +60,7 @@ def campaigns(texts: int) -> Iterator[tuple[str, Callable[..., Counts], int]]:
     yield "WordPiece: ids of tokenizers", partial(pieces_campaign, "wordpiece"), texts // 10
     yield "Unigram: ids of tokenizers", partial(pieces_campaign, "unigram"), texts // 10
     yield "characters and bytes: round trip", round_trip_campaign, texts // 10
+    yield "ONNX: models with options by chance, checker and logits", onnx_campaign, texts // 10_000
 
 
 def main() -> int:

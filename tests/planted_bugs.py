@@ -24,7 +24,7 @@ AREAS = (
     "network", "files", "training", "sampling", "corpora", "command_line", "numpy_engine", "numpy_generation", "data_report",
     "tokenizers_pieces", "tokenizers_bpe", "data_files", "tokenizer_cli", "material", "muon",
     "speculative", "generation_speed", "minutes", "harness", "step_profile", "by_hand", "wikitext", "pretrained", "pocket",
-    "export",
+    "export", "onnx_gguf",
 )
 
 

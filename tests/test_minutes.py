@@ -16,7 +16,7 @@ from tiny_transformer.cli.law_runs import Cell
 from tiny_transformer.cli.main import main
 from tiny_transformer.cli.screen import Screen
 from tiny_transformer.config import ConfigError
-from tiny_transformer.recipes import RECIPES
+from tiny_transformer.recipes import RECIPES, Longer
 from tiny_transformer.training import size_choice
 from tiny_transformer.training.loss_law import Constants, law_for, read
 from tiny_transformer.training.time_budget import TimeBudget
@@ -191,6 +191,22 @@ def test_a_recipe_with_minutes_of_its_own_keeps_its_sizes(desk, clock, monkeypat
     assert lines[-1]["trained_seconds"] == pytest.approx(12, abs=1.2)
 
 
+def test_a_recipe_by_the_clock_has_sizes_of_its_own_for_other_minutes_too(desk, clock, monkeypatch):
+    quick = RECIPES["quick"]
+    model = replace(quick.model, d_model=32, n_layers=1, n_heads=1, max_seq_len=16)
+    longer = (Longer(minutes=0.15, d_model=48, n_layers=2, n_heads=2, batch_size=3),)
+    own = replace(quick, name="own", model=model, training=replace(quick.training, minutes=0.1, batch_size=4), longer=longer)
+    monkeypatch.setitem(RECIPES, "own", own)
+    assert train("--recipe", "own", "--data", "my.txt", "--minutes", "0.2", law=False) == 0
+    found = config()
+    assert found["plan"] is None and (found["model"]["d_model"], found["model"]["n_layers"], found["training"]["batch_size"]) == (48, 2, 3)
+    assert job("--recipe", "own", "--minutes", "0.14").model.d_model == 32
+    assert job("--recipe", "own", "--minutes", "0.2", "--d-model", "64").model.d_model == 64
+    assert not minutes.chooses(job("--recipe", "own", "--minutes", "0.2"))
+    assert minutes.chooses(job("--recipe", "own", "--minutes", "0.2", "--law", "law.json"))
+    assert minutes.chooses(job("--recipe", "lab", "--minutes", "0.2")) and not minutes.chooses(job("--recipe", "lab"))
+
+
 class Stopwatch:
     """In place of the timer: an imaginary machine that makes 10¹¹ operations a second, and what it was asked to time."""
 
@@ -243,6 +259,13 @@ def test_flags_and_presets_fix_sizes(planned):
     assert (decided.model.d_model, decided.model.n_layers, decided.model.max_seq_len) == (64, 2, 64)
     decided, _ = planned("--minutes", "2", "--recipe", "lab")
     assert (decided.model.activation, decided.model.dropout, decided.model.head_width) == ("gelu", 0.2, 64)
+
+
+def test_only_contexts_that_short_ones_divide_are_chosen(planned):
+    assert planned("--minutes", "0.3")[0].model.max_seq_len < 256
+    assert planned("--minutes", "0.3", "--short-context", "256")[0].model.max_seq_len == 256
+    with pytest.raises(ConfigError, match="short_context=47: it must divide a context of 64 or 128"):
+        planned("--minutes", "2", "--short-context", "47")
 
 
 def test_compiling_is_a_choice_only_where_it_was_measured(planned, monkeypatch):

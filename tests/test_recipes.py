@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
 
 from tiny_transformer.config import ConfigError, ModelConfig, TrainConfig
-from tiny_transformer.recipes import PROMPTS, RECIPES, Recipe, recipe
+from tiny_transformer.recipes import PROMPTS, RECIPES, Longer, Recipe, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -27,6 +27,28 @@ def test_steps_are_used_up_by_evaluations_and_saves(name):
         return
     assert training.eval_every <= training.max_steps and training.save_every <= training.max_steps
     assert training.warmup_steps < training.max_steps
+
+
+@pytest.mark.parametrize(("minutes", "width"), [(0.5, 128), (2.5, 128), (7.9, 128), (8, 192), (10, 192), (60, 192)])
+def test_the_speedrun_has_sizes_for_its_time(minutes, width):
+    base, made = RECIPES["speedrun"], RECIPES["speedrun"].lasting(minutes)
+    assert made.training.minutes == minutes and made.model.d_model == width
+    sizes = {"d_model", "n_layers", "n_heads"} if width != base.model.d_model else set()
+    assert {name for name, value in asdict(made.model).items() if value != getattr(base.model, name)} <= sizes
+    assert made.training == replace(base.training, minutes=minutes, batch_size=made.training.batch_size)
+
+
+def test_of_several_longer_ones_the_last_that_is_reached():
+    sizes = [Longer(minutes=m, d_model=8 * m, n_layers=m, n_heads=m, batch_size=m) for m in (4, 8, 16)]
+    made = replace(RECIPES["speedrun"], longer=tuple(sizes))
+    assert [made.lasting(m).model.d_model for m in (4, 7, 8, 15, 16, 99)] == [32, 32, 64, 64, 128, 128]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_longer_sizes_are_in_rising_order_and_for_recipes_by_the_clock(name):
+    made = RECIPES[name]
+    assert [one.minutes for one in made.longer] == sorted({one.minutes for one in made.longer})
+    assert not made.longer or made.training.minutes < made.longer[0].minutes
 
 
 def test_the_guides_places():

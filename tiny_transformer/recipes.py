@@ -19,6 +19,18 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Longer:
+    """Sizes for a longer run."""
+
+    minutes: float
+    """From so many minutes on."""
+    d_model: int
+    n_layers: int
+    n_heads: int
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One experiment from text to checkpoint. Frozen: a changed recipe is a new one."""
 
@@ -42,6 +54,16 @@ class Recipe:
     """A second file that gets every line of the log, for `tail -f`."""
     also_save: str | None = None
     """A second name inside the run for the best checkpoint."""
+    longer: tuple[Longer, ...] = ()
+    """For a recipe by the clock: what suits it better when it is given more time, in rising order."""
+
+    def lasting(self, minutes: float) -> "Recipe":
+        """The recipe for so many minutes: its own sizes, or those of the last of `longer` that is reached."""
+        sizes = next((one for one in reversed(self.longer) if minutes >= one.minutes), None)
+        if sizes is None:
+            return replace(self, training=replace(self.training, minutes=minutes))
+        model = replace(self.model, d_model=sizes.d_model, n_layers=sizes.n_layers, n_heads=sizes.n_heads)
+        return replace(self, model=model, training=replace(self.training, minutes=minutes, batch_size=sizes.batch_size))
 
 
 _SMALL = PRESETS["cpu"]
@@ -143,7 +165,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="speedrun",
-            summary="Muon, rotary positions, bfloat16, compiled: two and a half minutes on two cores, to about 1.49",
+            summary="Muon, rotary positions, bfloat16, compiled: two and a half minutes on two cores, to about 1.46",
             data=DataConfig(corpus="shakespeare"),
             model=ModelConfig(
                 max_seq_len=256,
@@ -183,6 +205,7 @@ RECIPES: dict[str, Recipe] = {
                 log_every=10,
             ),
             out="checkpoints/speedrun",
+            longer=(Longer(minutes=8, d_model=192, n_layers=5, n_heads=3, batch_size=16),),
         ),
     )
 }

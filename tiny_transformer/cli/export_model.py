@@ -22,6 +22,8 @@ Hugging Face directory; DIR is the folder to make. `tiny export --list` shows th
   tiny export checkpoints/shakespeare out/shakespeare                    for transformers
   tiny export checkpoints/shakespeare out/shakespeare --dtype bfloat16
   tiny export checkpoints/shakespeare shakespeare.npz --format npz
+  tiny export checkpoints/shakespeare shakespeare.onnx --format onnx
+  tiny export checkpoints/llama llama.gguf --format gguf --dtype q8_0
 """
 
 
@@ -36,7 +38,7 @@ class ExportSettings:
     format: str = "hf"
     """The form to write: hf, safetensors, npz and others (see --list)."""
     dtype: str | None = None
-    """float32, float16 or bfloat16, where the format has it; default: as the model has them."""
+    """float32, float16 or bfloat16, where the format has it, and q8_0 (eight bits) for gguf; default: as the model has them."""
     shard_size: str | None = None
     """hf: the most bytes in one file of weights, such as 5GB or 500MB; default: 5GB."""
     tokenizer: bool = True

@@ -84,6 +84,12 @@ class Plan:
         return asdict(self)
 
 
+def chooses(job: Job) -> bool:
+    """Whether sizes are to be chosen: minutes were asked for, and the recipe has no sizes of its own for them (or a law was named)."""
+    own = job.base is not None and job.base.training.minutes is not None
+    return "minutes" in job.asked and job.training.minutes is not None and (job.law is not None or not own)
+
+
 def command_started(job: Job) -> float | None:
     """When the command began, by time.perf_counter; None when it was not called as a command."""
     return STARTED.get(job.command)
@@ -99,7 +105,8 @@ def plan(job: Job, material: Material) -> tuple[Job, Plan]:
     fixed = job.asked | (frozenset(FIXABLE) - {"batch_size"} if "preset" in job.asked else frozenset())
     machine = hardware.detect(look_for_gpu=job.engine == "torch")
     longest = min(len(material.train_ids), len(material.val_ids)) - 1
-    options = allowed(list(candidates(base, job.training.batch_size, fixed)), law, longest, lambda option: _fits(machine, option))
+    sizes = _dividing(list(candidates(base, job.training.batch_size, fixed)), job.training.short_context)
+    options = allowed(sizes, law, longest, lambda option: _fits(machine, option))
     check(bool(options), f"d_model={base.d_model}", "its heads must be of equal, even width", "Try another d_model or n_heads")
 
     compiling = _ways(job, law_name)
@@ -125,6 +132,14 @@ def plan(job: Job, material: Material) -> tuple[Job, Plan]:
         before=time.perf_counter() - begun, afterwards=afterwards_seconds(best, training, len(material.val_ids)), chosen=len(options) > 1,
     )  # fmt: skip
     return replace(job, model=best.candidate.model, training=training), made
+
+
+def _dividing(sizes: list[Candidate], short: int | None) -> list[Candidate]:
+    """Those whose context the first, short one divides."""
+    found = [size for size in sizes if short is None or size.model.max_seq_len % short == 0]
+    contexts = " or ".join(str(seq) for seq in sorted({size.model.max_seq_len for size in sizes}))
+    check(bool(found) or not sizes, f"short_context={short}", f"it must divide a context of {contexts} tokens", "Leave it out")
+    return found
 
 
 def _check_time_left(minutes: float, begun: float) -> None:

@@ -7,6 +7,7 @@ Left out: what the settings do. Read before: config.py, recipes.py.
 
 import contextlib
 import io
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -308,6 +309,8 @@ def training_job(argv: Sequence[str], *, command: str = "train", description: st
     tokens = with_file(argv, ("data", "model", "training", "noise"), _LOOSE)
     asked = given(tokens)
     base_recipe = recipe(name) if (name := value_of(tokens, "recipe")) else None
+    if base_recipe is not None and base_recipe.training.minutes is not None:
+        base_recipe = _lasting(base_recipe, value_of(tokens, "minutes"))
     default, notes = _starting_point(base_recipe, value_of(tokens, "preset"), asked, value_of(tokens, "engine") or "torch")
     settings = parse(TrainSettings, tokens, command=command, description=description, default=default)
     n_heads, more = fit_heads(settings.model, default.model, asked)
@@ -360,6 +363,15 @@ def _starting_point(base: Recipe | None, preset_name: str | None, asked: set[str
         start = replace(start, model=unchecked(ModelFlags, advice.config), training=unchecked(TrainFlags, advice.training))
         notes.append(f"no size given: {advice.why}")
     return start, notes
+
+
+def _lasting(base: Recipe, minutes: str | None) -> Recipe:
+    """A recipe by the clock, for the time that was asked for; what is no number is refused later, by the flag's own check."""
+    try:
+        asked = float(minutes or "nan")
+    except ValueError:
+        return base
+    return base.lasting(asked) if 0 < asked < math.inf else base
 
 
 def _from_recipe(base: Recipe) -> TrainSettings:

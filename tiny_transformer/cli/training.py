@@ -13,7 +13,7 @@ from tiny_transformer.cli.display import TrainingDisplay, duration
 from tiny_transformer.cli.engines import engine
 from tiny_transformer.cli.main import STARTED
 from tiny_transformer.cli.material import Material, gather
-from tiny_transformer.cli.minutes import Plan, closing_line, command_started, lines, plan
+from tiny_transformer.cli.minutes import Plan, chooses, closing_line, command_started, lines, plan
 from tiny_transformer.cli.noise import Noise, noise_of
 from tiny_transformer.cli.report import Landmarks, landmarks, loss_table
 from tiny_transformer.cli.screen import Screen, downloading
@@ -94,7 +94,7 @@ def prepare(job: Job, screen: Screen) -> Prepared:
     if vectors is not None:
         job = replace(job, asked=job.asked | {"d_model"})  # the file has settled the width
     made: Plan | None = None
-    if job.training.minutes is not None and "minutes" in job.asked:
+    if chooses(job):
         job, made = plan(job, material)
     reading, tokenizer, train_ids, val_ids = material.reading, material.tokenizer, material.train_ids, material.val_ids
     prompt = choose_prompt(job.prompt, reading.corpus.name, tokenizer, reading.train)

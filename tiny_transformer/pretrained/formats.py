@@ -52,7 +52,7 @@ class Wishes:
     """What may be asked of a form; each takes what concerns it."""
 
     dtype: str | None = None
-    """float32, float16 or bfloat16; None: as the model has them."""
+    """float32, float16, bfloat16 or a form's own; None: as the model has them."""
     shard_size: int | None = None
     """The most bytes of numbers in one file; None: one file."""
     tokenizer: bool = True
@@ -106,6 +106,26 @@ def _one_file(material: Material, path: Path, wishes: Wishes) -> Written:
     return Written([path], write_file(material.checkpoint, path, wishes.dtype, tokenizer=wishes.tokenizer))
 
 
+def _onnx(material: Material, path: Path, wishes: Wishes) -> Written:
+    from tiny_transformer.pretrained.onnx_file import LARGEST_TOKENIZER, metadata_of, write_onnx
+
+    tokenizer = material.tokenizer if wishes.tokenizer else None
+    files = write_onnx(material.model, path, tokenizer)
+    large = tokenizer is not None and "tokenizer" not in metadata_of(material.checkpoint.config, tokenizer)
+    return Written(files, [f"the tokenizer's JSON is longer than {LARGEST_TOKENIZER:,} characters, and not in the file"] if large else [])
+
+
+def _gguf(material: Material, path: Path, wishes: Wishes) -> Written:
+    from tiny_transformer.pretrained.gguf_file import DTYPES, Model, write_model
+
+    one = material.checkpoint
+    stored = str(one.weights["embeddings.token.weight"].dtype).removeprefix("torch.")
+    dtype = wishes.dtype or (stored if stored in DTYPES else "float32")
+    words, template = (material.tokenizer, material.chat_template) if wishes.tokenizer else (None, None)
+    family, notes = write_model(Model(one.config, one.weights, words, template, path.stem), path, dtype)
+    return Written([path], notes, f"GGUF's {family}")
+
+
 ALL_TYPES = ("float32", "float16", "bfloat16")
 
 FORMATS: dict[str, Format] = {
@@ -120,6 +140,14 @@ FORMATS: dict[str, Format] = {
     "npz": Format(
         "arrays by name for NumPy, config and tokenizer among them", _one_file, ".npz",
         'numpy.load("{path}")', ("float32", "float16"),
+    ),
+    "onnx": Format(
+        "ONNX for onnxruntime and others: ids in, logits out, any batch and length", _onnx, ".onnx",
+        'onnxruntime.InferenceSession("{path}")', needs={"onnx": "onnx", "onnxscript": "onnxscript"},
+    ),
+    "gguf": Format(
+        "GGUF for llama.cpp and others: architectures gpt2, llama, qwen2, qwen3, bert", _gguf, ".gguf",
+        'tiny_transformer.pretrained.load_pretrained("{path}")', (*ALL_TYPES, "q8_0"),
     ),
 }  # fmt: skip
 """Every form, by the name that `--format` takes."""

@@ -6,7 +6,7 @@ Read before: `accounting.py`, `tokenizer_files.py`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from tiny_transformer.initialization import initial_weight
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import Source, open_source
+from tiny_transformer.pretrained.gguf_file import read_gguf
 from tiny_transformer.pretrained.tokenizer_files import read_tokenizer
+from tiny_transformer.pretrained.unfilled import take, without_memory
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.utils.safetensors_file import Array, row_chunks, widen
 
@@ -26,12 +28,14 @@ from tiny_transformer.utils.safetensors_file import Array, row_chunks, widen
 def load_pretrained(
     directory: str | os.PathLike[str], dtype: torch.dtype = torch.float32
 ) -> tuple[TinyTransformerLM, Tokenizer | None]:
-    """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory.
+    """The model (in evaluation mode, on the CPU) and the tokenizer, None where there is none, of a Hugging Face directory or a .gguf file.
 
     GPT-2, Llama 2 and 3, Mistral, Qwen 2, 2.5 and 3, BERT; one file or several, float32, float16 or bfloat16. `dtype` is what the
     weights become. Raises ConfigError in one line: for what a model asks for that we do not have, by name; for names and shapes
     that do not fit, all at once; for damaged files.
     """
+    if Path(directory).suffix == ".gguf" and not Path(directory).is_dir():
+        return read_gguf(directory, dtype)
     source = open_source(directory)
     tokenizer = read_tokenizer(source.directory, source.family.name, source.config.vocab_size)
     return build(source, dtype), tokenizer
@@ -43,18 +47,6 @@ def build(source: Source, dtype: torch.dtype = torch.float32) -> TinyTransformer
     model = without_memory(source.config)
     take(model, dict(tensors(source, dtype)))
     return model.eval()
-
-
-def without_memory(config: ModelConfig) -> TinyTransformerLM:
-    """The model with shapes only: no weight is there yet. The first time PyTorch loads 73 MB of code for it."""
-    with torch.device("meta"):
-        return TinyTransformerLM(config, seed=0)
-
-
-def take(model: TinyTransformerLM, weights: Mapping[str, Tensor]) -> None:
-    """Make `weights` themselves the model's: no copy. A tied output is the token embedding again."""
-    output = {"unembed.weight": weights["embeddings.token.weight"]} if model.config.tie_weights else {}
-    model.load_state_dict({**weights, **output}, strict=True, assign=True)
 
 
 def tensors(source: Source, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:

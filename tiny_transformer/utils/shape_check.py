@@ -25,7 +25,7 @@ def check_shape(tensor: Any, expected: Sequence[Dimension], name: str = "tensor"
 
     Raises ValueError naming the first dimension that differs.
     """
-    shape = tuple(int(size) for size in tensor.shape)
+    shape = tuple(tensor.shape)
     wanted = "(" + ", ".join("any" if size is None else str(size) for size in expected) + ")"
     if len(shape) != len(expected):
         raise ValueError(f"{name} has shape {shape}, expected {wanted}: it has {len(shape)} dimensions, must have {len(expected)}")
