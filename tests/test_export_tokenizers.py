@@ -15,6 +15,7 @@ from tests.hugging_face import transformers
 from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.pretrained import export_pretrained, load_pretrained
+from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.pretrained.tokenizer_writing import QWEN_PATTERN
 from tiny_transformer.tokenization import train
 from tiny_transformer.tokenization.bpe import BPETokenizer
@@ -152,6 +153,17 @@ def test_qwen_2_s_own_tokenizer_stays_qwen_2_s_and_others_make_it_a_llama(tmp_pa
         with torch.no_grad():
             assert (theirs(ids).logits - model(ids)).abs().max() < 1e-4
     assert kinds == {"own": "qwen2", "none": "qwen2", "other": "llama"}
+
+
+def test_where_a_chat_ends_decides_which_token_ends_a_text(tmp_path):
+    """Qwen's <|im_end|> has no conventional name; its template names it."""
+    tokenizer, template = MADE["qwen"](), ChatTemplate("{{ messages[0].content }}", "", "<|im_end|>")
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, max_seq_len=64, d_model=8, n_layers=1, n_heads=2, **FAMILIES["qwen2"])
+    export_pretrained(TinyTransformerLM(config, seed=0), tokenizer, tmp_path / "out", chat_template=template)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    end = tokenizer.special_tokens["<|im_end|>"]
+    assert (theirs.eos_token, theirs.eos_token_id) == ("<|im_end|>", end) and end != tokenizer.special.eos
+    assert transformers.GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == end
 
 
 def test_what_the_format_cannot_say_is_refused_before_anything_is_written(tmp_path):

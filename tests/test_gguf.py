@@ -160,6 +160,7 @@ def test_the_factors_of_llama_3_are_those_of_transformers(tmp_path):
 BLOCKS = hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.sampled_from([32, 96])), elements=st.floats(-1e4, 1e4, width=32))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:gguf")  # the package divides by scales that are nearly 0
 @given(BLOCKS)
 @settings(max_examples=150, deadline=None)
 def test_numbers_are_rounded_as_the_package_rounds_them(numbers):

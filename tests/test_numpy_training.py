@@ -440,4 +440,4 @@ def test_a_pt_file_is_refused_by_the_numpy_engine(tmp_path, small_text, monkeypa
     assert main(["train", "--data", "text.txt", "--out", "run", *FLAGS]) == 0
     capsys.readouterr()
     assert main(["generate", "run", "--engine", "numpy", "--prompt", "The "]) == 2
-    assert "best.pt with --engine numpy: the NumPy engine reads .safetensors files" in capsys.readouterr().err
+    assert "best.pt with --engine numpy: the NumPy engine reads .safetensors and .npz files" in capsys.readouterr().err

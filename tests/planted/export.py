@@ -25,7 +25,7 @@ BUGS = [
     Bug("the copies of an untied BERT are missing", _HERE + "exporting.py", "copies = {} if expression.config.tie_weights else", "copies: dict[str, Rule] = {} if True else", "export"),
     Bug("Qwen 2 cuts other tokenizers' texts", _HERE + "tokenizer_writing.py", 'return () if own else ("qwen2",)', "return ()", "export_tokenizers"),
     Bug("no class of tokenizer is named", _HERE + "tokenizer_writing.py", '"tokenizer_class": "PreTrainedTokenizerFast",', "", "export_tokenizers"),
-    Bug("a chat template's own end is forgotten", _HERE + "tokenizer_writing.py", "            ids[role] = tokens[text]", "            pass", "export_cli export"),
+    Bug("a chat template's own end is forgotten", _HERE + "tokenizer_writing.py", "            ids[role] = tokens[text]", "            pass", "export_tokenizers"),
     Bug("the chat template stays behind", _HERE + "tokenizer_writing.py", "if chat_template is not None:", "if chat_template is None:", "export export_cli"),
     Bug("special tokens among the characters", _WORDS + "hugging_face_models.py", "return CharTokenizer(symbols, special)", "return CharTokenizer(symbols)", "export_tokenizers"),
     Bug("a run forgets BPE's template", _WORDS + "bpe.py", 'tokenizer.template = values.get("template")', "tokenizer.template = None", "export_tokenizers"),

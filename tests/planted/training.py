@@ -62,8 +62,8 @@ BUGS = [
     Bug(
         "a mean of means",
         "tiny_transformer/training/trainer.py",
-        "part = self._loss_sum(micro) / asked",
-        "part = self._loss_sum(micro) / max(1, objectives.count_targets(micro.targets)) / len(micro_batches)",
+        "part = self._loss_sum(*micro) / asked",
+        "part = self._loss_sum(*micro) / max(1, objectives.count_targets(micro.batch.targets)) / len(micro_batches)",
         "training",
     ),
     Bug(

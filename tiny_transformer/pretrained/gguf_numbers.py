@@ -74,7 +74,7 @@ def pack_q8_0(numbers: Array) -> Array:
     """
     blocks = np.ascontiguousarray(numbers, np.float32).reshape(-1, BLOCK)
     scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales >= np.finfo(np.float32).tiny)
     scaled = blocks * inverse
     size = np.abs(scaled)
     whole = np.floor(size)
