@@ -28,6 +28,8 @@ class Longer:
     n_layers: int
     n_heads: int
     batch_size: int
+    counted_share: float = 0.0
+    """The better a network becomes, the less counts can teach it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,8 @@ class Recipe:
         if sizes is None:
             return replace(self, training=replace(self.training, minutes=minutes))
         model = replace(self.model, d_model=sizes.d_model, n_layers=sizes.n_layers, n_heads=sizes.n_heads)
-        return replace(self, model=model, training=replace(self.training, minutes=minutes, batch_size=sizes.batch_size))
+        learning = replace(self.training, minutes=minutes, batch_size=sizes.batch_size, counted_share=sizes.counted_share)
+        return replace(self, model=model, training=learning)
 
 
 _SMALL = PRESETS["cpu"]
@@ -205,7 +208,7 @@ RECIPES: dict[str, Recipe] = {
                 log_every=10,
             ),
             out="checkpoints/speedrun",
-            longer=(Longer(minutes=8, d_model=192, n_layers=5, n_heads=3, batch_size=16),),
+            longer=(Longer(minutes=8, d_model=192, n_layers=5, n_heads=3, batch_size=16, counted_share=0.3),),
         ),
     )
 }

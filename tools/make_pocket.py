@@ -27,6 +27,8 @@ from tiny_transformer.training.dataset import split
 from tiny_transformer.utils.checkpoint import Checkpoint
 
 MOST_BYTES = 3_000_000
+PLACE = "checkpoints/pocket"
+"""Where the card's commands put the run."""
 
 
 def rounded(checkpoint: Checkpoint, note: dict[str, Any]) -> checkpoints.Checkpoint:
@@ -49,9 +51,9 @@ def losses(path: Path, data: dict[str, Any]) -> tuple[Measured, Measured]:
 
 
 def card(
-    source: str, record: dict[str, Any], seconds: float | None, before: tuple[Measured, Measured], after: tuple[Measured, Measured]
+    record: dict[str, Any], seconds: float | None, before: tuple[Measured, Measured], after: tuple[Measured, Measured]
 ) -> str:
-    """What the model is, in Markdown; `source` is the run it was made from."""
+    """What the model is, in Markdown, and the commands that make it again, wherever the run itself lay."""
     training, model, made = record["training"], record["model"], record["environment"]
     settings = "\n".join(f"| {name} | {value} |" for name, value in {**model, **training}.items())
     spent = "" if seconds is None else f" in {seconds:.0f} seconds, from the start of the command to the last training step"
@@ -74,8 +76,8 @@ Loss in nats per token on the last {record["data"]["val_share"]:.0%} of the text
 A run that is picked among several for its loss looks better than the next one will be: docs/benchmarks.md has recipes over several
 seeds. Made again by:
 
-    {shlex.join(["tiny", *without_place(made["command"][1:])])}
-    python tools/make_pocket.py {shlex.quote(source)}
+    {shlex.join(["tiny", *without_place(made["command"][1:]), "--out", PLACE])}
+    python tools/make_pocket.py {PLACE}
 
 | setting | value |
 |---|---|
@@ -105,7 +107,7 @@ def main(source: str, target: str | None = None) -> None:
     data = found.record["data"]
     before, after = losses(file, data), losses(new, data)
     new.replace(made)
-    (folder / "CARD.md").write_text(card(source, found.record, seconds, before, after), encoding="utf-8")
+    (folder / "CARD.md").write_text(card(found.record, seconds, before, after), encoding="utf-8")
     print(f"{made}: {size:,} bytes, loss {before[0]} as trained, {after[0]} in 8 bits")
 
 
