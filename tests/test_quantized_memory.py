@@ -61,5 +61,5 @@ def test_a_large_model_needs_little_memory(tmp_path):
     save_torch(weights, tmp_path / "model.safetensors")
     whole = 4 * config.n_parameters
     assert whole > 190e6
-    assert peak("quantize", tmp_path, tmp_path / "four") < 0.5 * whole
+    assert peak("quantize", tmp_path, tmp_path / "four") < 0.6 * whole
     assert peak("open", tmp_path / "four", whole) < 0.4 * whole
