@@ -20,13 +20,12 @@ from tiny_transformer.pretrained.gguf_file import open_gguf
 from tiny_transformer.pretrained.gguf_format import GGUFFile
 from tiny_transformer.pretrained.gguf_names import rules_for
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
-from tiny_transformer.pretrained.weight_files import WeightFiles
+from tiny_transformer.pretrained.weight_files import TORCH_TYPES, WeightFiles
 from tiny_transformer.run import NUMPY_SUFFIX, NUMPY_SUFFIXES, PREFERRED, is_run, resolve, tokenizer_of
 from tiny_transformer.utils import checkpoint as checkpoints
 from tiny_transformer.utils.checkpoint import CheckpointError
 from tiny_transformer.utils.safetensors_file import SafetensorsFile
 
-SHORT = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"}
 GIB = 2**30
 
 
@@ -207,7 +206,7 @@ def _about_rounded(weights: Mapping[str, Any], small: Mapping[str, Any]) -> list
 
 def _short(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
-    return SHORT.get(name, name)
+    return TORCH_TYPES.get(name, name)
 
 
 def _about(tokenizer: Any) -> str | None:
