@@ -16,9 +16,9 @@ from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.pretrained import export_pretrained, load_pretrained
 from tiny_transformer.pretrained.chat_template import ChatTemplate
-from tiny_transformer.pretrained.tokenizer_writing import QWEN_PATTERN
 from tiny_transformer.tokenization import train
 from tiny_transformer.tokenization.bpe import BPETokenizer
+from tiny_transformer.tokenization.hugging_face_bpe import QWEN2
 from tiny_transformer.tokenization.metaspace_bpe import MetaspaceBPE
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 
@@ -36,7 +36,7 @@ def metaspace():
 
 
 def qwen():
-    inner = BPETokenizer.train(TEXT, 300, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], split=QWEN_PATTERN)
+    inner = BPETokenizer.train(TEXT, 300, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], split=QWEN2)
     return NormalizedTokenizer(inner, [{"type": "NFC"}])
 
 

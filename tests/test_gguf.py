@@ -1,8 +1,11 @@
 """GGUF: read by the `gguf` package with names, shapes, values and numbers right, by transformers with the same logits, and by us."""
 
+import hashlib
 import json
+import math
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,9 @@ from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.pretrained.gguf_file import DTYPES, open_gguf, read_gguf, weights_of, write_gguf
 from tiny_transformer.pretrained.gguf_format import GGUFFile, write_file
 from tiny_transformer.pretrained.gguf_names import ARCHITECTURES, WEIGHT_KEY, architecture_of
-from tiny_transformer.pretrained.gguf_tokenizer import OWN_KEY, QWEN2, from_values, recover_merges, to_values
+from tiny_transformer.pretrained.gguf_tokenizer import OWN_KEY, from_values, recover_merges, to_values
 from tiny_transformer.tokenization.bpe import BPETokenizer
-from tiny_transformer.tokenization.hugging_face_bpe import LLAMA3
+from tiny_transformer.tokenization.hugging_face_bpe import LLAMA3, QWEN2
 from tiny_transformer.tokenization.metaspace_bpe import MetaspaceBPE
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
@@ -704,6 +707,60 @@ def test_tiny_import_reads_a_file(tmp_path, checkpoint, capsys):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     assert main(["import", str(tmp_path / "m.gguf"), str(tmp_path / "third")]) == 2
     assert "m.gguf is no GGUF file" in capsys.readouterr().err and not (tmp_path / "third").exists()
+
+
+def test_tiny_import_leaves_a_tokenizer_that_we_do_not_have(tmp_path, checkpoint, capsys):
+    folder, model, _ = checkpoint
+    file, lame = tmp_path / "m.gguf", tmp_path / "lame.gguf"
+    assert main(["export", str(folder), str(file), "--format", "gguf"]) == 0
+    read = GGUFFile(file)
+    tensors = {name: (entry.kind, entry.shape, partial(read.array, name)) for name, entry in read.entries.items()}
+    write_file(lame, {**read.values, "tokenizer.ggml.pre": "tekken"}, tensors)
+    capsys.readouterr()
+    assert main(["import", str(lame), str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert "'tekken'" in err and "--no-tokenizer" in err and err.count("\n") == 1 and not (tmp_path / "new").exists()
+    assert main(["import", str(lame), str(tmp_path / "new"), "--no-tokenizer"]) == 0
+    again, tokenizer = run.load(tmp_path / "new")
+    assert tokenizer is None
+    assert all(torch.equal(again.weights()[name], weight) for name, weight in model.weights().items())
+
+
+def test_tiny_inspect_shows_a_file(tmp_path, checkpoint, capsys):
+    folder, model, _ = checkpoint
+    file = tmp_path / "m.gguf"
+    assert main(["export", str(folder), str(file), "--format", "gguf", "--dtype", "q8_0"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "GGUF's llama" and found["tokenizer"] == "BPETokenizer, 300 tokens"
+    assert [one["sha256"] for one in found["files"]] == [hashlib.sha256(file.read_bytes()).hexdigest()]
+    assert ModelConfig.from_dict(found["config"]) == open_gguf(file).config
+    assert sum(found["parts"].values()) == model.config.n_parameters == sum(math.prod(t["shape"]) for t in found["tensors"])
+    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    kinds = {t["name"]: (t["dtype"], tuple(t["shape"])) for t in found["tensors"]}
+    assert kinds == {name: (one.tensor_type.name, tuple(map(int, one.shape[::-1]))) for name, one in theirs.items()}
+    assert sorted(t["ours"] for t in found["tensors"]) == sorted(model.weights())
+    assert main(["inspect", str(file)]) == 0
+    assert "blk.N.ffn_up.weight" in capsys.readouterr().out
+
+
+def test_tiny_inspect_shows_what_it_can_of_a_file_that_we_can_not_load(tmp_path, capsys):
+    write_file(tmp_path / "m.gguf", {"general.architecture": "rwkv7"}, {"a": ("F32", (2, 3), lambda: np.zeros((2, 3), np.float32))})
+    assert main(["inspect", str(tmp_path / "m.gguf")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "it can't be loaded" in out and "rwkv7" in out and "2 × 3" in out
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert main(["inspect", str(tmp_path / "m.gguf")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_lists_within_lists_without_end_are_damage(tmp_path):
+    depth = 100_000
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9)
+    (tmp_path / "deep.gguf").write_bytes(head + struct.pack("<IQ", 9, 1) * depth + bytes(64))
+    with pytest.raises(ConfigError, match=r"deep\.gguf is no GGUF file.*lists within lists"):
+        open_gguf(tmp_path / "deep.gguf")
 
 
 def test_an_older_file_stays_when_writing_fails(tmp_path):

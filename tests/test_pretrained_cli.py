@@ -18,6 +18,7 @@ from tiny_transformer.corpora.transfer import sha256
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
 from tiny_transformer.numpy_engine.model import init_weights, weight_shapes
+from tiny_transformer.pretrained import published
 from tiny_transformer.pretrained.families import FAMILIES
 from tiny_transformer.pretrained.family import to_hugging_face, to_model_config
 from tiny_transformer.pretrained.names import rules_of
@@ -101,7 +102,7 @@ def test_a_run_that_is_there_is_kept(tmp_path, capsys):
     ("argv", "words"),
     [
         ([], "tiny import DIRECTORY RUN"), (["somewhere"], "checkpoints/theirs"), (["nowhere", "mine"], "there is no directory nowhere"),
-        (["gpt2", "mine"], "tiny download gpt2"),
+        (["gpt2", "mine"], "tiny download gpt2"), ([__file__, "mine"], "is a file: it must be a directory"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(argv, words, tmp_path, monkeypatch, capsys):
@@ -131,7 +132,20 @@ def test_notes_are_shown(tmp_path, capsys):
     (theirs / "config.json").write_text(json.dumps({**values, "attention_soup": 3}))
     assert main(["import", str(theirs), str(tmp_path / "mine")]) == 0
     out, _ = out_of(capsys)
-    assert "not known here: attention_soup" in out and "none in the directory" in out and "Next: tiny inspect" in out
+    assert "not known here: attention_soup" in out and "tokenizer none" in out and "Next: tiny inspect" in out
+
+
+def test_a_model_comes_in_without_a_tokenizer_that_we_do_not_have(tmp_path, capsys):
+    theirs = directory(tmp_path / "theirs", tokenizer=False)
+    (theirs / "spiece.model").write_bytes(b"\x0a")
+    (theirs / "chat_template.jinja").write_text(CHAT)
+    assert main(["import", str(theirs), str(tmp_path / "mine")]) == 2
+    assert "--no-tokenizer" in out_of(capsys)[1] and not (tmp_path / "mine").exists()
+    assert main(["import", str(theirs), str(tmp_path / "mine"), "--no-tokenizer"]) == 0
+    out, _ = out_of(capsys)
+    assert "tokenizer none" in out and "Next: tiny inspect" in out
+    model, tokenizer = run.load(tmp_path / "mine")
+    assert tokenizer is None and model.config == pretrained.load_pretrained(directory(tmp_path / "same", tokenizer=False))[0].config
 
 
 # --- tokenizers -------------------------------------------------------------------------------------------------------
@@ -216,7 +230,7 @@ def test_inspect_a_directory(tmp_path, capsys):
     assert main(["inspect", str(theirs)]) == 0
     out, _ = out_of(capsys)
     assert "transformer.h.N.mlp.c_fc.weight F32 24 × 96 2" in " ".join(re.findall(r"[\w.×]+", out))
-    assert "feed-forward" in out and "GiB" in out
+    assert "feed-forward" in out and f"memory in float32: weights {4 * config.n_parameters / 2**20:.2f} MiB" in out
     assert main(["inspect", str(theirs), "--all"]) == 0
     assert "blocks.1.feedforward.up.weight" in out_of(capsys)[0]
 
@@ -280,3 +294,23 @@ def test_inspect_mistakes_are_one_line(argv, words, capsys, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", *argv]) == 2
     assert words in out_of(capsys)[1]
+
+
+def test_a_model_s_name_means_our_run_first_and_then_the_download_in_every_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINY_CACHE", str(tmp_path / "cache"))
+    commands = [["inspect", "gpt2"], ["export", "gpt2", "OUT"], ["quantize", "gpt2", "OUT"]]
+
+    def each(name):
+        for argv in commands:
+            code = main([str(tmp_path / f"{name}-{argv[0]}") if word == "OUT" else word for word in argv])
+            yield code, *out_of(capsys)
+
+    assert all(code == 2 and "tiny download gpt2" in err and err.count("\n") == 1 for code, _, err in each("no"))
+    monkeypatch.setattr(published, "find", lambda name: directory(tmp_path / "fetched", "gpt2"))
+    assert all(code == 0 for code, *_ in each("fetched"))
+    assert main(["inspect", "gpt2"]) == 0 and "GPT-2" in out_of(capsys)[0]
+    run.Run.create(tmp_path / "checkpoints/gpt2", {}).save(Checkpoint(SMALL, None, TinyTransformerLM(SMALL, seed=0).weights()), "best")
+    monkeypatch.setattr(published, "find", lambda name: None)
+    assert all(code == 0 for code, *_ in each("run"))
+    assert main(["inspect", "gpt2"]) == 0 and f"{SMALL.n_parameters:,}" in out_of(capsys)[0]

@@ -139,6 +139,14 @@ def test_best_model_is_found_in_its_run(monkeypatch, tmp_path):
     assert asked(monkeypatch, GENERATE)[0][3] == "checkpoints/best_model.pt", "a file that is there is meant itself"
 
 
+@pytest.mark.parametrize(("name", "own"), [("train", "--train_file"), ("generate", "--model_path"), ("evaluate", "--test_file")])
+def test_help_names_the_flags_of_the_example_too(name, own, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert stop.value.code == 0 and own in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["train", "generate", "evaluate"])
 def test_without_the_package_one_line_says_what_to_do(name):
     bare = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -146,6 +154,15 @@ def test_without_the_package_one_line_says_what_to_do(name):
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", env=bare)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"examples/wikitext/{name}.py: the package is not installed. Run: pip install -e .\n"
+
+
+@pytest.mark.parametrize("flags", [["--out", "runs/mine"], ["--out=runs/mine"], ["--config", "c.toml"], ["--resume", "runs/mine"]])
+def test_what_was_trained_is_what_is_measured(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text('out = "runs/mine"\n')
+    monkeypatch.setattr(cli, "main", lambda argv: 0)
+    assert run_example("train", "train", flags) == 2
+    assert "there is no checkpoint at runs/mine" in capsys.readouterr().err
 
 
 def run_example(name: str, function: str, argv: list[str]) -> int:

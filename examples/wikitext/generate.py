@@ -37,4 +37,6 @@ def translated(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
     sys.exit(main(["generate", "--measure", *translated(sys.argv[1:])]))

@@ -13,8 +13,7 @@ from pathlib import Path
 
 try:
     from tiny_transformer.cli.main import main
-    from tiny_transformer.cli.settings import value_of
-    from tiny_transformer.recipes import recipe
+    from tiny_transformer.cli.settings import training_job, value_of
 except ModuleNotFoundError:
     sys.exit("examples/wikitext/train.py: the package is not installed. Run: pip install -e .")
 
@@ -30,10 +29,13 @@ def train(argv: list[str]) -> int:
     """Train, then measure; the exit code."""
     flags = translated(argv)
     base = [] if value_of(flags, "resume") else ["--recipe", "wikitext2"]
+    helped = {"-h", "--help"} & set(flags)
+    if helped:
+        print(__doc__)
     code = main(["train", *base, *flags])
-    if code or {"-h", "--help"} & set(flags):
+    if code or helped:
         return code
-    out = value_of(flags, "resume") or value_of(flags, "out") or recipe("wikitext2").out
+    out = value_of(flags, "resume") or training_job([*base, *flags]).out  # a --config file may name it too
     evaluate = runpy.run_path(str(Path(__file__).with_name("evaluate.py")))["evaluate"]
     return int(evaluate(["--model_path", out]))
 

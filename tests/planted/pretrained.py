@@ -42,5 +42,6 @@ BUGS = [
     Bug("only the last message is asked", "tiny_transformer/cli/conversation.py", 'self.template.render([*self.messages, {"role": "user"', 'self.template.render([{"role": "user"', "chat_template"),
     Bug("templates outside the sandbox", _HERE + "chat_template.py", "from jinja2.sandbox import ImmutableSandboxedEnvironment", "from jinja2 import Environment as ImmutableSandboxedEnvironment", "chat_template"),
     Bug("blocks keep their line ends", _HERE + "chat_template.py", "trim_blocks=True, ", "", "chat_template"),
+    Bug("a download before a run of ours", "tiny_transformer/cli/import_model.py", ' and not (Path("checkpoints") / name).exists()\n', "\n", "pretrained_cli"),
     Bug("BERT always in small letters", _HERE + "tokenizer_files.py", '{**BERT_NORMALIZER, "lowercase": lower}', '{**BERT_NORMALIZER, "lowercase": True}', "pretrained_cli"),
 ]

@@ -29,6 +29,7 @@ BUGS = [
     Bug("the training text's entropy for another text", f"{T}/cli/texts.py", "held.entropy if held.name == corpus.name else None)", "corpus.entropy)", "wikitext"),
     Bug("validation file learned from", f"{E}/train.py", '"--valid_file": "--val-data"', '"--valid_file": "--data"', "wikitext"),
     Bug("best_model.pt of the run before a file that is there", f"{E}/generate.py", "if not Path(path).exists() and inside.is_file()", "if inside.is_file()", "wikitext"),
+    Bug("measured where the recipe rests", f"{E}/train.py", "training_job([*base, *flags]).out", "training_job(base).out", "wikitext"),
     Bug("evaluated on the training text", f"{E}/evaluate.py", '(DataConfig(**writer.record["data"]))[0].val', '(DataConfig(**writer.record["data"]))[0].train', "wikitext"),
     Bug("the longest run stops one word early", R, "if len(ids) - start <= best.length:", "if len(ids) - start <= best.length + 1:", "repetition"),
     Bug("a run across the source's end", R, "alive = places[places + length < len(self.ids)]", "alive = places[places + length < len(self.ids) - 1]", "repetition"),

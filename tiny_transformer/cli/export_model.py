@@ -72,22 +72,13 @@ def main(argv: list[str]) -> int:
 
 def read(name: str) -> "Material":
     """The model that a word on the command line means: what every command reads, or a Hugging Face directory."""
-    from tiny_transformer.cli.import_model import find
+    from tiny_transformer.cli.import_model import others_directory
     from tiny_transformer.pretrained.formats import Material
-    from tiny_transformer.run import PREFERRED, expanded, is_run, resolve
+    from tiny_transformer.run import expanded, resolve
     from tiny_transformer.run import read as read_file
 
-    folder = Path(name)
-    ours = is_run(folder) or any((folder / file).is_file() for file in PREFERRED)
-    if not ours and ((folder / "config.json").is_file() or _is_published(name)):
-        return Material(_foreign(find(name)))
-    return Material(expanded(read_file(resolve(name))))
-
-
-def _is_published(name: str) -> bool:
-    from tiny_transformer.pretrained.published import PUBLISHED
-
-    return name in PUBLISHED and not Path(name).exists() and not (Path("checkpoints") / name).exists()
+    theirs = others_directory(name)
+    return Material(expanded(read_file(resolve(name))) if theirs is None else _foreign(theirs))
 
 
 def _foreign(folder: Path) -> "Checkpoint":

@@ -36,6 +36,8 @@ class ImportSettings:
     """The Hugging Face directory, the name of a downloaded model, or a .gguf file."""
     run: tyro.conf.Positional[str | None] = None
     """The run to make; one that is there already is kept under another name."""
+    tokenizer: bool = True
+    """Read the tokenizer and the chat template too; --no-tokenizer leaves them, for one that we don't have."""
 
 
 def main(argv: list[str]) -> int:
@@ -45,14 +47,15 @@ def main(argv: list[str]) -> int:
     check(settings.run is not None, "no run named", "a place for the run is needed", "Try: tiny import DIRECTORY checkpoints/theirs")
     directory, screen = find(str(settings.directory)), Screen()
     if directory.suffix == ".gguf" and not directory.is_dir():
-        return _import_gguf(directory, Path(str(settings.run)), screen)
+        return _import_gguf(directory, Path(str(settings.run)), screen, words=settings.tokenizer)
     from tiny_transformer.pretrained.accounting import open_source
 
     source = open_source(directory)  # before torch is loaded: what can't be done is said at once
     from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
 
-    tokenizer = read_tokenizer(directory, source.family.name, source.config.vocab_size)
-    template = read_chat_template(directory)
+    words = settings.tokenizer
+    tokenizer = read_tokenizer(directory, source.family.name, source.config.vocab_size) if words else None
+    template = read_chat_template(directory) if words else None
     path, moved = write_run(source, tokenizer, template, Path(str(settings.run)))
     for line in report(source, tokenizer, template):
         screen.say(line)
@@ -62,13 +65,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _import_gguf(file: Path, path: Path, screen: Screen) -> int:
+def _import_gguf(file: Path, path: Path, screen: Screen, *, words: bool) -> int:
     """The same for one GGUF file."""
     from tiny_transformer.pretrained.gguf_file import open_gguf, read_gguf
 
     source = open_gguf(file)
-    model, tokenizer = read_gguf(file)
-    template = source.chat_template
+    model, tokenizer = read_gguf(file, tokenizer=words)
+    template = source.chat_template if words else None
     origin: dict[str, Any] = {"imported_from": str(file.resolve()), "family": source.architecture.name}
     made, moved = _write(origin, [file], model, tokenizer, template, path)
     kinds = sorted({entry.kind for entry in source.file.entries.values()})
@@ -91,6 +94,21 @@ def find(name: str) -> Path:
     known = name in published.PUBLISHED and fetched is None and not Path(name).exists()
     check(not known, f"there is no directory {name}", f"{name} must be downloaded first", f"Try: tiny download {name}")
     return fetched or Path(name)
+
+
+def others_directory(name: str) -> Path | None:
+    """The Hugging Face directory that a word means, a path or a downloaded model; None where it means a run or a file.
+
+    A run of ours goes first, as in ./checkpoints. Raises ConfigError for a published model that is not downloaded yet.
+    """
+    from tiny_transformer.pretrained.published import PUBLISHED
+    from tiny_transformer.run import PREFERRED, is_run
+
+    folder = Path(name)
+    if is_run(folder) or any((folder / file).is_file() for file in PREFERRED):
+        return None
+    published = name in PUBLISHED and not folder.exists() and not (Path("checkpoints") / name).exists()
+    return find(name) if published or (folder / "config.json").is_file() else None
 
 
 def write_run(
@@ -140,7 +158,7 @@ def _model_lines(
     config: "ModelConfig", title: str, tensors: int, kinds: list[str], tokenizer: "Tokenizer | None", template: "ChatTemplate | None"
 ) -> list[str]:
     shape = f"{config.n_layers} layers, {config.n_heads} heads, {config.d_model} wide, context {config.max_seq_len:,}"
-    words = "none in the directory" if tokenizer is None else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens"
+    words = "none" if tokenizer is None else f"{type(tokenizer).__name__}, {tokenizer.vocab_size:,} tokens"
     spare = 0 if tokenizer is None else config.vocab_size - tokenizer.vocab_size
     return [
         f"model      {title}: {config.n_parameters:,} parameters ({shape})",

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tiny_transformer.pretrained.summary import Summary
 
 DESCRIPTION = """\
-What is in a checkpoint, a run, a Hugging Face directory or a .safetensors file: the
-architecture, how many parameters each part has, names, types and shapes, SHA-256,
+What is in a checkpoint, a run, a Hugging Face directory, a .gguf or a .safetensors file:
+the architecture, how many parameters each part has, names, types and shapes, SHA-256,
 tokenizer, and the memory it needs. No model is built.
 
   tiny inspect checkpoints/demo
@@ -29,7 +29,7 @@ class InspectSettings:
     """What `tiny inspect` accepts."""
 
     path: tyro.conf.Positional[str | None] = None
-    """A checkpoint file, a run, or a directory with config.json and weights."""
+    """A checkpoint or .gguf file, a run, a directory with config.json and weights, or a downloaded model's name."""
     all: bool = False
     """List every tensor; otherwise those of the blocks are shown once, with N for the block's number."""
     json: bool = False
@@ -40,9 +40,10 @@ def main(argv: list[str]) -> int:
     """Look and show."""
     settings = parse(InspectSettings, argv, command="inspect", description=DESCRIPTION)
     check(settings.path is not None, "no path named", "a checkpoint, a run or a directory is needed", "Try: tiny inspect checkpoints/demo")
+    from tiny_transformer.cli.import_model import others_directory
     from tiny_transformer.pretrained.summary import summarize
 
-    found = summarize(str(settings.path))
+    found = summarize(others_directory(str(settings.path)) or str(settings.path))
     if settings.json:
         print(json.dumps(found.to_dict()))
         return 0
@@ -85,8 +86,13 @@ def _show_parts(screen: Screen, found: "Summary") -> None:
         made.add_row(part, f"{count:,}", f"{count / total:.1%}")
     made.add_row("all", f"{total:,}", "", style="bold")
     screen.say(made)
-    weights, cache, training = (f"{found.memory[what]:.2f} GiB" for what in ("weights", "keys and values", "training"))
+    weights, cache, training = (_gib(found.memory[what]) for what in ("weights", "keys and values", "training"))
     screen.say(f"memory in float32: weights {weights}, a whole context of keys and values {cache}, training on one text {training}")
+
+
+def _gib(size: float) -> str:
+    """Small models in MiB: 0.00 GiB says nothing."""
+    return f"{size:.2f} GiB" if size >= 0.1 or size == 0 else f"{1024 * size:.2f} MiB"
 
 
 def _show_tensors(screen: Screen, found: "Summary", *, every: bool) -> None:

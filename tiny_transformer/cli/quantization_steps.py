@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tiny_transformer import run as runs
 from tiny_transformer.cli import data_source
-from tiny_transformer.cli.import_model import find, provenance
+from tiny_transformer.cli.import_model import others_directory, provenance
 from tiny_transformer.cli.texts import validation_text
 from tiny_transformer.config import ModelConfig, check
 from tiny_transformer.corpora.transfer import sha256
@@ -22,12 +22,12 @@ from tiny_transformer.evaluation.rounding_errors import RoundingErrors
 from tiny_transformer.evaluation.validation_loss import Measured, mean_of_clusters, sums_in_windows
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine.checkpoint import QUANTIZED
-from tiny_transformer.pretrained import loading, published
+from tiny_transformer.pretrained import loading
 from tiny_transformer.pretrained.accounting import Source, open_source
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
 from tiny_transformer.quantized_layers import assemble, linear_weights, round_each, rounded_weights
 from tiny_transformer.rounded_weights import Rounding
-from tiny_transformer.run import PREFERRED, Run, is_run, resolve, tokenizer_of
+from tiny_transformer.run import Run, resolve, tokenizer_of
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.unfilled import without_memory
 from tiny_transformer.utils.checkpoint import Checkpoint
@@ -121,10 +121,9 @@ def quantize(name: str, target: Path, rounding: Rounding, text: str | None, most
 
 def look_for(name: str) -> Found:
     """The model that a word on the command line means. Raises ValueError where there is none, or one that is rounded already."""
-    path = Path(name)
-    ours = is_run(path) or any((path / file).is_file() for file in PREFERRED)
-    if (path.is_dir() and not ours and (path / "config.json").is_file()) or (name in published.PUBLISHED and not path.exists()):
-        return _theirs(find(name))
+    path, directory = Path(name), others_directory(name)
+    if directory is not None:
+        return _theirs(directory)
     check(path.suffix != ".gguf" or path.is_dir(), f"{path} is a GGUF file", "it must be a run first", f"Try: tiny import {path} RUN")
     file = resolve(path)
     checkpoint = runs.read(file)

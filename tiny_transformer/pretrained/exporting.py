@@ -30,6 +30,7 @@ from tiny_transformer.pretrained.expressing import Expression, express
 from tiny_transformer.pretrained.family import OWN, Family
 from tiny_transformer.pretrained.names import rules_of
 from tiny_transformer.pretrained.tokenizer_writing import Special, misread_by, special_of, tokenizer_files
+from tiny_transformer.pretrained.weight_files import TORCH_TYPES
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.utils.atomic import atomic_save
 from tiny_transformer.utils.safetensors_file import Array
@@ -39,7 +40,7 @@ SHARD_SIZE = 5 * 10**9
 """The most bytes of numbers in one file, unless asked otherwise."""
 MOST_SPARE = 4096
 """Rows without a token are listed up to this many: vocabularies are rounded up by fewer."""
-TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+TYPES = {name: TORCH_TYPES[name] for name in ("float32", "float16", "bfloat16", "float64")}
 """PyTorch's names of the types, and the files'."""
 
 

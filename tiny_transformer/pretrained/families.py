@@ -17,6 +17,8 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, M
 def read_config(directory: Path) -> dict[str, Any]:
     """The values of a directory's config.json. Raises ConfigError where there is none, or it is damaged."""
     file = directory / "config.json"
+    file_given = f"{directory} is a file"
+    check(not directory.is_file(), file_given, "it must be a directory, or a .gguf file", "A checkpoint of ours needs no import")
     check(directory.is_dir(), f"there is no directory {directory}", "it must hold config.json and weights", "Check the path")
     try:
         values: dict[str, Any] = json.loads(file.read_bytes())

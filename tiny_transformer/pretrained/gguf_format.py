@@ -133,7 +133,10 @@ class GGUFFile:
         self._at = 0
         self.values: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
-        self._read_all()
+        try:
+            self._read_all()
+        except RecursionError:
+            raise self._damaged("lists within lists without end", self._at) from None
 
     def array(self, name: str) -> Array:
         """The tensor's numbers as new float32 ones. Raises ConfigError for a type that is not known here."""

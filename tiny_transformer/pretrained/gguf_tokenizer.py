@@ -15,7 +15,7 @@ from tiny_transformer.config import ConfigError, check
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.byte_pieces import BYTE_PIECES
-from tiny_transformer.tokenization.hugging_face_bpe import LLAMA3
+from tiny_transformer.tokenization.hugging_face_bpe import LLAMA3, QWEN2
 from tiny_transformer.tokenization.metaspace_bpe import MetaspaceBPE
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.vocabulary_files import spell, unspell
@@ -27,7 +27,6 @@ OWN_KEY = "tiny_transformer.tokenizer"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """What a token is (`tokenizer.ggml.token_type`)."""
 NO_MODEL = "none"
-QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CUTS: dict[str, str] = {"gpt-2": "gpt2", "llama-bpe": LLAMA3, "qwen2": QWEN2}
 """`tokenizer.ggml.pre` → our `split`."""
 SAME_CUTS = {"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2"}
@@ -70,7 +69,7 @@ def from_values(values: Mapping[str, Any]) -> Tokenizer | None:
     if model in (NO_MODEL, "no_vocab"):
         return None
     must = f"read are {', '.join(READERS)}"
-    check(model in READERS, f"the file has a tokenizer of kind {model!r}", must, "Load it without its tokenizer")
+    check(model in READERS, f"the file has a tokenizer of kind {model!r}", must, "Load it without its tokenizer: --no-tokenizer")
     tokens = values.get("tokenizer.ggml.tokens")
     kinds = values.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens or ())
     right = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) and len(kinds) == len(tokens)
@@ -78,7 +77,7 @@ def from_values(values: Mapping[str, Any]) -> Tokenizer | None:
     try:
         return READERS[model](values, list(tokens or ()), kinds)
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"the file's tokenizer lacks {error}. Load it without its tokenizer") from error
+        raise ConfigError(f"the file's tokenizer lacks {error}. Load it without its tokenizer: --no-tokenizer") from error
 
 
 def _json(tokenizer: Tokenizer) -> str:
@@ -107,7 +106,7 @@ def _in_a_row(tokens: Mapping[int, str]) -> list[str]:
         set(tokens) == set(range(len(tokens))),
         "tokens with gaps between their ids",
         "they must come in a row",
-        "Load it without its tokenizer",
+        "Load it without its tokenizer: --no-tokenizer",
     )
     return [tokens[i] for i in range(len(tokens))]
 
@@ -129,14 +128,14 @@ def _read_bpe(values: Mapping[str, Any], tokens: list[str], kinds: list[int]) ->
     name = values.get("tokenizer.ggml.pre", "default")
     name = SAME_CUTS.get(name, name)
     known = f"read are {', '.join(CUTS)}"
-    check(name in CUTS, f"the file's tokenizer cuts texts as {name!r}", known, "Load it without its tokenizer")
+    check(name in CUTS, f"the file's tokenizer cuts texts as {name!r}", known, "Load it without its tokenizer: --no-tokenizer")
     special = {token: i for i, token in enumerate(tokens) if kinds[i] in (CONTROL, USER_DEFINED)}
     try:
         vocab = {i: unspell(token) for i, token in _used(tokens, kinds).items() if token not in special}
         merges = [(unspell(left), unspell(right)) for left, right in (merge.split(" ") for merge in values["tokenizer.ggml.merges"])]
         return BPETokenizer(vocab, merges, special, split=CUTS[name])
     except ValueError as error:
-        raise ConfigError(f"the file's tokenizer: {error}. Load it without its tokenizer") from error
+        raise ConfigError(f"the file's tokenizer: {error}. Load it without its tokenizer: --no-tokenizer") from error
 
 
 # --- SentencePiece's BPE ----------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """What is in a model's file or directory, without building the model: architecture, tensors, digests, the memory it needs.
 
-For checkpoints of ours (.pt, .safetensors, a run) and for directories of the families that we read; of a directory that we can't
-load it says what it can, and why not. Read before: `accounting.py`, `run.py`.
+For checkpoints of ours (.pt, .safetensors, .npz, a run), and for directories and GGUF files of the families that we read; of what we can't
+load it says what it can, and why not. Read before: `accounting.py`, `gguf_file.py`, `run.py`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from tiny_transformer.numpy_engine import checkpoint as numpy_checkpoints
 from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.accounting import open_source
 from tiny_transformer.pretrained.families import read_config
+from tiny_transformer.pretrained.gguf_file import open_gguf
+from tiny_transformer.pretrained.gguf_format import GGUFFile
+from tiny_transformer.pretrained.gguf_names import rules_for
 from tiny_transformer.pretrained.tokenizer_files import read_chat_template, read_tokenizer
-from tiny_transformer.pretrained.weight_files import WeightFiles
+from tiny_transformer.pretrained.weight_files import TORCH_TYPES, WeightFiles
 from tiny_transformer.run import NUMPY_SUFFIX, NUMPY_SUFFIXES, PREFERRED, is_run, resolve, tokenizer_of
 from tiny_transformer.utils import checkpoint as checkpoints
 from tiny_transformer.utils.checkpoint import CheckpointError
 from tiny_transformer.utils.safetensors_file import SafetensorsFile
 
-SHORT = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"}
 GIB = 2**30
 
 
@@ -72,7 +74,7 @@ class Summary:
 
 
 def summarize(path: str | Path) -> Summary:
-    """Look at a checkpoint file, a run, a Hugging Face directory or a file of tensors.
+    """Look at a checkpoint file, a run, a Hugging Face directory, a GGUF file or a file of tensors.
 
     Raises ConfigError or CheckpointError in one line where there is nothing, or what there is is damaged.
     """
@@ -80,6 +82,8 @@ def summarize(path: str | Path) -> Summary:
     if path.is_dir() and not is_run(path) and not any((path / name).is_file() for name in PREFERRED):
         return _directory(path)
     file = path if path.is_file() else resolve(path)
+    if file.suffix == ".gguf":
+        return _gguf(file)
     if file.suffix == NUMPY_SUFFIX and "config" not in SafetensorsFile(file).metadata:
         return _plain(file)
     return _checkpoint(file)
@@ -148,6 +152,28 @@ def _unloadable(path: Path, reason: str) -> Summary:
     return Summary(str(path), "tensors", _files(e.file for e in entries.values()), tensors, notes=[f"it can't be loaded: {reason}"])
 
 
+def _gguf(file: Path) -> Summary:
+    """A GGUF file; of one that we can't load its tensors, and the reason. Raises ConfigError where it is damaged."""
+    plain = GGUFFile(file)
+    facts = [TensorFacts(name, entry.kind, entry.shape) for name, entry in plain.entries.items()]
+    try:
+        source = open_gguf(file)
+    except ConfigError as error:
+        return Summary(str(file), "tensors", _files([file]), facts, notes=[f"it can't be loaded: {error}"])
+    ours = {rule.theirs: ", ".join(rule.ours) for rule in rules_for(source.architecture, source.config)}
+    tensors = [replace(one, ours=ours.get(one.name)) for one in facts]
+    notes = [f"not in the file, so they begin as in a new model: {', '.join(source.new)}"] if source.new else []
+    try:
+        tokenizer = source.tokenizer
+    except ConfigError as error:
+        tokenizer, notes = None, [*notes, str(error)]
+    template = source.chat_template
+    return Summary(
+        str(file), f"GGUF's {source.architecture.name}", _files([file]), tensors, source.config, parameters_by_part(source.config),
+        memory(source.config), _about(tokenizer), {} if template is None else {"chat_template": template.text}, notes,
+    )  # fmt: skip
+
+
 def _plain(file: Path) -> Summary:
     entries = SafetensorsFile(file).entries
     tensors = [TensorFacts(name, e.dtype, e.shape) for name, e in entries.items()]
@@ -180,7 +206,7 @@ def _about_rounded(weights: Mapping[str, Any], small: Mapping[str, Any]) -> list
 
 def _short(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
-    return SHORT.get(name, name)
+    return TORCH_TYPES.get(name, name)
 
 
 def _about(tokenizer: Any) -> str | None:

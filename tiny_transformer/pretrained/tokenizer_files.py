@@ -44,7 +44,7 @@ def _read(directory: Path, family: str) -> Tokenizer | None:
         return load_sentencepiece(directory / "tokenizer.model")
     others = [name for name in ("vocab.json", "vocab.txt", "spiece.model") if (directory / name).is_file()]
     missing = f"{directory} has a tokenizer as {', '.join(others)} only"
-    check(not others, missing, "for this family it must be tokenizer.json", "Get that file too, or move these away to load without one")
+    check(not others, missing, "for this family it must be tokenizer.json", "Get that file too, or leave the tokenizer out: --no-tokenizer")
     return None
 
 

@@ -17,13 +17,9 @@ from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.tokenization.base import Tokenizer
 from tiny_transformer.tokenization.bpe import BPETokenizer
 from tiny_transformer.tokenization.hugging_face import to_tokenizer_json
+from tiny_transformer.tokenization.hugging_face_bpe import QWEN2
 from tiny_transformer.tokenization.normalized import NormalizedTokenizer
 from tiny_transformer.tokenization.wordpiece import WordPieceTokenizer
-
-QWEN_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How Qwen 2's own tokenizer cuts text."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def misread_by(tokenizer: Tokenizer | None) -> tuple[str, ...]:
     if tokenizer is None:
         return ()
     inner = tokenizer.inner if isinstance(tokenizer, NormalizedTokenizer) and tokenizer.normalizers == [{"type": "NFC"}] else None
-    own = isinstance(inner, BPETokenizer) and inner.split == QWEN_PATTERN
+    own = isinstance(inner, BPETokenizer) and inner.split == QWEN2
     return () if own else ("qwen2",)
 
 

@@ -22,6 +22,8 @@ LLAMA3 = (
 )
 """tiktoken's cl100k_base as Llama 3 writes it. It cuts white space at the end of a text behind a line end, where our "gpt4", like
 tiktoken, leaves it whole; so it stays a pattern of its own."""
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+"""The same with one digit at a time: how Qwen 2, 2.5 and 3 cut text."""
 BPE_KEYS = ("unk_token", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges")
 NOT_HONOURED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
 
