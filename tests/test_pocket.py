@@ -141,7 +141,9 @@ def test_the_tool_makes_it_with_its_card(tool, tmp_path, monkeypatch):
     for (model, _), path in zip(measured, ("first", "made"), strict=True):  # as trained, then in eight bits
         assert torch.equal(model.embeddings.token.weight, run.load(path)[0].embeddings.token.weight)
     card = Path("made/CARD.md").read_text(encoding="utf-8")
-    assert "make_pocket.py checkpoints/pocket\n" in card and "--seed 5 --out checkpoints/pocket\n" in card and "first" not in card
+    assert "make_pocket.py checkpoints/pocket\n" in card
+    assert " --out checkpoints/pocket\n" in card
+    assert "first" not in card
     assert "| n_layers | 1 |" in card and "; seed 5." in card
     as_trained, rounded = (float(line.split("|")[2].split("±")[0]) for line in card.splitlines() if line.startswith(("| as", "| here")))
     assert abs(as_trained - rounded) < 0.02 and as_trained > 0.4
