@@ -204,6 +204,7 @@ def test_a_recipe_by_the_clock_has_sizes_of_its_own_for_other_minutes_too(desk, 
     assert job("--recipe", "own", "--minutes", "0.2", "--d-model", "64").model.d_model == 64
     assert not minutes.chooses(job("--recipe", "own", "--minutes", "0.2"))
     assert minutes.chooses(job("--recipe", "own", "--minutes", "0.2", "--law", "law.json"))
+    assert not minutes.chooses(job("--recipe", "own", "--law", "law.json"))
     assert minutes.chooses(job("--recipe", "lab", "--minutes", "0.2")) and not minutes.chooses(job("--recipe", "lab"))
 
 
