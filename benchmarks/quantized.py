@@ -4,13 +4,11 @@
     python -m benchmarks.quantized memory              a random model of GPT-2's size from a Hugging Face directory
     python -m benchmarks.quantized speed               tokens a second at 6 × 384 and at GPT-2's size
 
-docs/quantized.md has what was measured. Each figure of memory comes from a process of its own: the highest mark of what it held
-(VmHWM, Linux), less what it held before, with PyTorch's own code loaded.
+docs/quantized.md has what was measured. Read before: `peak_memory.py`.
 """
 
 import copy
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from benchmarks.peak_memory import peak_of
 from tiny_transformer import corpora, run
 from tiny_transformer.config import ModelConfig, SampleConfig, preset
 from tiny_transformer.evaluation.rounding_errors import RoundingErrors
@@ -36,21 +35,9 @@ WAYS = {
     "NF4, blocks of 32": Rounding(bits=4, block=32), "NF4, a scale a row": Rounding(bits=4, block=1 << 20),
 }  # fmt: skip
 EVEN = "4 bits, even levels"
-PEAK = """
-import sys
-import torch
-from tiny_transformer import pretrained
-from tiny_transformer.config import ModelConfig
-from tiny_transformer.quantized_layers import weight_bytes
-from tiny_transformer.unfilled import without_memory
-without_memory(ModelConfig())
-def status(key):
-    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
-before = status("VmRSS:")
-open("/proc/self/clear_refs", "w").write("5")  # the highest mark begins again: a process inherits its parent's
-bits = None if sys.argv[2] == "32" else int(sys.argv[2])
-model, _ = pretrained.load_pretrained(sys.argv[1], bits=bits)
-print(weight_bytes(model), status("VmHWM:") - before)
+LOAD = """
+model, _ = pretrained.load_pretrained(sys.argv[1], bits=int(sys.argv[2]) or None)
+print(weight_bytes(model))
 """
 
 
@@ -103,10 +90,10 @@ def memory() -> None:
         theirs = {one.theirs: np.ascontiguousarray(one.join(weights)) for one in rules_of(GPT2.table, config)}
         save_file(theirs, Path(folder) / "model.safetensors")
         del weights, theirs
-        for bits in ("32", "8", "4"):
-            done = subprocess.run([sys.executable, "-c", PEAK, folder, bits], capture_output=True, text=True, check=True)
-            size, peak = map(int, done.stdout.split())
-            print(f"{bits} bits: the model {size / 1e6:.0f} MB, the peak {peak / 1e6:.0f} MB")
+        for bits in (0, 8, 4):
+            imports = "from tiny_transformer import pretrained\nfrom tiny_transformer.quantized_layers import weight_bytes"
+            memory, said = peak_of(imports, LOAD, folder, bits)
+            print(f"{bits or 32} bits: the model {int(said) / 1e6:.0f} MB, the peak {memory / 1e6:.0f} MB")
 
 
 def speed(tokens: int = 24, rounds: int = 3) -> None:

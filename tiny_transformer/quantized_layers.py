@@ -23,6 +23,7 @@ from tiny_transformer.nf4 import Nf4, quantize_nf4
 from tiny_transformer.quantized import Quantized, chunks, quantize, quantized_product
 from tiny_transformer.rounded_weights import BLOCK, Rounding, Stored
 from tiny_transformer.unfilled import take, without_memory
+from tiny_transformer.utils.given_back import give_back
 
 Packed = Quantized | Nf4
 """A matrix in few bits: `shape`, `nbytes`, `dequantize(dtype, rows)`, `stored()`."""
@@ -31,7 +32,7 @@ Packed = Quantized | Nf4
 def pack(weight: Tensor, rounding: Rounding) -> Packed:
     """Round a matrix (out, in). Raises ValueError for anything but a finite one."""
     if rounding.bits == 8:
-        return quantize(weight, group=rounding.block)
+        return quantize(weight, block=rounding.block)
     return quantize_nf4(weight, rounding.block or BLOCK, double=rounding.double)
 
 
@@ -190,6 +191,7 @@ def round_each(
             raise ValueError(f"{name}: {error}") from error
         if seen is not None:
             seen(name, weight, small[name])
+        give_back()
     return plain, small
 
 

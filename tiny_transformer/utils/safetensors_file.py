@@ -34,8 +34,8 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 """The types that weights may have; others (eight bits and fewer) need a rule of their own to become numbers again."""
 LONGEST_HEADER = 100_000_000
 """In bytes, as the format's own library has it."""
-CHUNK = 1 << 21
-"""Numbers that are widened at a time: 8 MiB in float32."""
+CHUNK = 1 << 18
+"""Numbers that are widened at a time: 1 MiB in float32."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ def from_bfloat16(stored: Array) -> Array:
     >>> from_bfloat16(np.array([0x3F80, 0xC000], np.uint16)).tolist()
     [1.0, -2.0]
     """
-    return (stored.astype(np.uint32) << 16).view(np.float32)
+    wide = stored.astype(np.uint32)
+    wide <<= 16  # in place: this is done for every number of large models
+    return wide.view(np.float32)
 
 
 def to_bfloat16(numbers: Array) -> Array:
