@@ -20,13 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.planted.bug import Bug  # noqa: E402
 
-AREAS = (
-    "network", "files", "training", "sampling", "corpora", "command_line", "numpy_engine", "numpy_generation", "data_report",
-    "tokenizers_pieces", "tokenizers_bpe", "data_files", "tokenizer_cli", "material", "muon",
-    "speculative", "generation_speed", "minutes", "harness", "step_profile", "by_hand", "wikitext", "pretrained", "pocket",
-    "export", "onnx_gguf",
-    "quantized_storage",
-)
+AREAS = sorted(path.stem for path in (ROOT / "tests" / "planted").glob("*.py") if path.stem not in ("__init__", "bug"))
 
 
 def every_bug() -> list[Bug]:

@@ -113,6 +113,16 @@ def test_a_run_with_a_damaged_record_is_moved_aside_all_the_same(text):
     assert (moved / "best.pt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("record", [{"model_type": "gpt2", "environment": {"started": "2024"}}, {"server": {"environment": "here"}}])
+def test_another_programs_config_is_no_run_though_it_names_an_environment(record):
+    Path("r").mkdir()
+    Path("r/config.json").write_text(json.dumps(record))
+    assert Run.find(".") == []
+    with pytest.raises(ValueError, match="r holds files that are no run"):
+        Run.create("r", {})
+    assert json.loads(Path("r/config.json").read_text()) == record
+
+
 def test_a_folder_of_something_else_is_left_alone(here):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").write_text("years of work")

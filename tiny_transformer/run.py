@@ -175,9 +175,16 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """A folder with a config.json of ours: other programs write files of that name too."""
+    """A folder with a config.json of ours, damaged or not: other programs write files of that name too, with a model_type in them."""
     file = path / "config.json"
-    return file.is_file() and '"environment"' in file.read_text(encoding="utf-8", errors="replace")
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    if '"environment"' not in text:
+        return False
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return True
+    return not isinstance(record, dict) or ("environment" in record and "model_type" not in record)
 
 
 def _make_room(path: Path) -> Path | None:

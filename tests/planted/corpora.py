@@ -381,21 +381,7 @@ BUGS = [
         "len(found) / max(1, len(windows))",
         "corpora",
     ),
-    Bug(
-        "archive: 'info.file_size <= max_bytes,' becomes 'True,'",
-        "tiny_transformer/corpora/archive.py",
-        "info.file_size <= max_bytes,",
-        "True,",
-        "download",
-    ),
     Bug("archive: 'found[0].flag_bits & 1' becomes '0'", "tiny_transformer/corpora/archive.py", "found[0].flag_bits & 1", "0", "download"),
-    Bug(
-        "download: 'for spelling in (name, full,' becomes 'for spelling in (name,'",
-        "tiny_transformer/corpora/download.py",
-        "for spelling in (name, full,",
-        "for spelling in (name,",
-        "download",
-    ),
     Bug(
         "standard_library: 'and not name.startswith(SKIPPED_ST' becomes ']'",
         "tiny_transformer/corpora/standard_library.py",
@@ -403,21 +389,6 @@ BUGS = [
         "]",
         "corpora",
     ),
-    Bug(
-        "text_statistics: 'range(len(train_text) - n + 1)' becomes 'range(len(train_text) - n)'",
-        "tiny_transformer/corpora/text_statistics.py",
-        "range(len(train_text) - n + 1)",
-        "range(len(train_text) - n)",
-        "corpora",
-    ),
-    Bug(
-        "text_statistics: 'len(copied) / max(1, len(windows))' becomes 'len(found) / max(1, len(wind'",
-        "tiny_transformer/corpora/text_statistics.py",
-        "len(copied) / max(1, len(windows))",
-        "len(found) / max(1, len(windows))",
-        "corpora",
-    ),
-    Bug("archive: 'found[0].flag_bits & 1' becomes '0'", "tiny_transformer/corpora/archive.py", "found[0].flag_bits & 1", "0", "download"),
     Bug(
         "archive: 'len(found) == 1' becomes 'len(found) >= 1'",
         "tiny_transformer/corpora/archive.py",

@@ -11,7 +11,7 @@ BUGS = [
     Bug("our own words count although they say something else", _HERE + "family.py", "return own if _resolved(without_idle(own)) == _resolved(config) else config", "return own", "export"),
     Bug("our own words decide the biases", _HERE + "family.py", "own = config if said is None else replace(said, bias=config.bias)", "own = config if said is None else said", "export"),
     Bug("trained biases are dropped", _HERE + "accounting.py", "if any(widen(files.array(name), files.entries[name].dtype).any() for name in (*idle, *copies)):", "if False:", "export"),
-    Bug("biases of one", _HERE + "exporting.py", "else np.zeros(shapes[name], np.float32)", "else np.ones(shapes[name], np.float32)", "export"),
+    Bug("biases of one", _HERE + "outgoing_model.py", "return np.zeros(shape, np.float32)", "return np.ones(shape, np.float32)", "export"),
     Bug("the nearest family is the farthest", _HERE + "expressing.py", "return min(found, key=lambda pair: len(pair[1]))", "return max(found, key=lambda pair: len(pair[1]))", "export"),
     Bug("Llama with any number of heads", _HERE + "llama.py", "return _nearest(config if heads == config.n_heads else", "return _nearest(config if heads else", "export"),
     Bug("only the attention's biases are told", _HERE + "llama.py", 'dict.fromkeys(BIASES, config.bias == "all")', 'dict.fromkeys(BIASES[:1], config.bias == "all")', "export"),
