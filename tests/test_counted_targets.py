@@ -18,7 +18,7 @@ from tiny_transformer.numpy_engine.trainer import Trainer as NumpyTrainer
 from tiny_transformer.training import counted_targets as counting
 from tiny_transformer.training import objectives
 from tiny_transformer.training.counted_targets import counted_targets
-from tiny_transformer.training.dataset import IGNORE, batch_at, shuffled_starts, windows_per_epoch
+from tiny_transformer.training.dataset import IGNORE, Batch, batch_at, shuffled_starts, windows_per_epoch
 from tiny_transformer.training.objectives import Expected
 from tiny_transformer.training.trainer import Trainer
 
@@ -162,19 +162,20 @@ def some(seed=0, vocab=6, shape=(3, 4)):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_soft_targets_are_pytorchs_targets_of_probabilities(share):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_soft_targets_are_pytorchs_targets_of_probabilities(share, reduction):
     logits, targets, probabilities = some()
     asked = targets != IGNORE
     mixed = (1 - share) * np.eye(6)[targets[asked]] + share * probabilities[asked].astype(np.float64)
     z = torch.tensor(logits[asked], requires_grad=True)
-    right = torch.nn.functional.cross_entropy(z, torch.tensor(mixed), reduction="sum")
+    right = torch.nn.functional.cross_entropy(z, torch.tensor(mixed), reduction=reduction)
     (gradient,) = torch.autograd.grad(right, z)
     ours = torch.tensor(logits, requires_grad=True)
-    loss = objectives.soft_cross_entropy(ours.float(), torch.tensor(targets), Expected(probabilities, share))
-    assert torch.allclose(loss.double(), right, rtol=1e-5)
+    loss = objectives.soft_cross_entropy(ours, torch.tensor(targets), torch.tensor(probabilities), share, reduction)
+    assert torch.allclose(loss, right, rtol=1e-12)
     found = torch.autograd.grad(loss, ours)[0]
-    assert np.allclose(found[torch.tensor(asked)], gradient, atol=1e-5) and not found[0, 1].any()
-    hand, cache = by_hand.soft_cross_entropy(logits, targets, Expected(probabilities, share))
+    assert np.allclose(found[torch.tensor(asked)], gradient, atol=1e-12) and not found[0, 1].any()
+    hand, cache = by_hand.soft_cross_entropy(logits, targets, probabilities, share, reduction)
     assert math.isclose(hand, right.item(), rel_tol=1e-9)
     dlogits = by_hand.soft_cross_entropy_backward(cache)
     assert np.allclose(dlogits[asked], gradient, atol=1e-12) and not dlogits[0, 1].any()
@@ -182,8 +183,38 @@ def test_soft_targets_are_pytorchs_targets_of_probabilities(share):
 
 def test_with_no_share_it_is_the_plain_loss():
     logits, targets, probabilities = some(2)
-    plain, _ = by_hand.cross_entropy(logits, targets, "sum")
-    assert by_hand.soft_cross_entropy(logits, targets, Expected(probabilities, 0.0))[0] == plain
+    plain, _ = by_hand.cross_entropy(logits, targets)
+    assert by_hand.soft_cross_entropy(logits, targets, probabilities, 0.0)[0] == plain
+
+
+def test_soft_targets_of_sixteen_bits_are_computed_in_thirty_two():
+    logits, targets, probabilities = (torch.tensor(part) for part in some(3))
+    rough = logits.bfloat16()
+    loss = objectives.soft_cross_entropy(rough, targets, probabilities, 0.5)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, objectives.soft_cross_entropy(rough.float(), targets, probabilities, 0.5))
+
+
+def test_where_nothing_is_asked_the_mean_is_nothing():
+    logits, targets, probabilities = some(4)
+    nothing = np.full_like(targets, IGNORE)
+    assert objectives.soft_cross_entropy(torch.tensor(logits), torch.tensor(nothing), torch.tensor(probabilities), 0.5) == 0
+    assert by_hand.soft_cross_entropy(logits, nothing, probabilities, 0.5)[0] == 0
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_models_loss_and_gradients_heed_the_reduction(reduction):
+    """The mean of a batch is its sum divided by the targets that were asked for, and so is every gradient."""
+    model = TinyTransformerLM(ModelConfig(vocab_size=6, max_seq_len=4, d_model=8, n_layers=1, n_heads=2), seed=0)
+    twin = NumpyLM(model.config, {name: weight.double().numpy() for name, weight in model.weights().items()})
+    _, targets, probabilities = some(5)
+    batch = Batch(np.zeros((3, 4), np.int64), targets)
+    total, gradients = twin.loss_and_gradients(batch, reduction="sum", expected=Expected(probabilities, 0.4))
+    loss, found = twin.loss_and_gradients(batch, reduction=reduction, expected=Expected(probabilities, 0.4))
+    share = 1 if reduction == "sum" else 1 / 11
+    assert math.isclose(loss, total * share, rel_tol=1e-12)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(found[name], gradient * share, rtol=1e-9, atol=1e-12)
 
 
 # ------------------------------------------------------------ shuffled windows

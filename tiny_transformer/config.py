@@ -266,7 +266,8 @@ class TrainConfig:
     windows: WindowOrder = "random"
     """random: each window begins anywhere; shuffled: all windows of the text, in another order each time, before any comes again."""
     counted_share: float = 0.0
-    """The share of each target that is not the token that came but what counting the rest of the training text expects there."""
+    """The share of each target that is not the token that came but what counting the rest of the training text expects there. A
+    step's loss is then that of these targets; a measured loss is always that of the token that came."""
     counted_order: int = 7
     """counted_share: contexts of up to this many tokens are counted."""
     learning_rate: float = 1e-3

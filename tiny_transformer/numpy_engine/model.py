@@ -209,7 +209,7 @@ class TinyTransformerLM:
     ) -> tuple[float, Gradients]:
         """The cross-entropy of a batch, in nats, and its gradient with respect to every weight, by name.
 
-        With `expected`, targets are partly those probabilities, and the loss is a sum whatever `reduction` says.
+        With `expected`, targets are partly those probabilities.
 
         The model first runs forward, and each part keeps what its backward pass needs; then the gradient of the loss runs
         through the parts from the last to the first. Over several micro-batches take sums and divide once.
@@ -220,7 +220,7 @@ class TinyTransformerLM:
             loss, loss_cache = cross_entropy(logits, batch.targets, reduction)
             dlogits = cross_entropy_backward(loss_cache)
         else:
-            loss, loss_cache = soft_cross_entropy(logits, batch.targets, expected)
+            loss, loss_cache = soft_cross_entropy(logits, batch.targets, *expected, reduction)
             dlogits = soft_cross_entropy_backward(loss_cache)
         dhidden, gradients = unembed_backward(dlogits, unembed_cache)
         for name, gradient in self._hidden_backward(dhidden, caches).items():

@@ -9,7 +9,6 @@ import numpy as np
 
 from tiny_transformer.numpy_engine.linear import Array, Cache
 from tiny_transformer.training.dataset import IGNORE
-from tiny_transformer.training.objectives import Expected
 
 
 def cross_entropy(logits: Array, targets: Array, reduction: Literal["mean", "sum"] = "mean") -> tuple[float, Cache]:
@@ -46,26 +45,29 @@ def cross_entropy_backward(cache: Cache) -> Array:
     return dlogits.reshape(logits.shape)
 
 
-def soft_cross_entropy(logits: Array, targets: Array, expected: Expected) -> tuple[float, Cache]:
-    """The sum of the cross-entropies of targets that are (1 - share) · the token that came + share · the expected probabilities.
+def soft_cross_entropy(
+    logits: Array, targets: Array, probabilities: Array, share: float, reduction: Literal["mean", "sum"] = "mean"
+) -> tuple[float, Cache]:
+    """The cross-entropy of targets that are (1 - share) · the token that came + share · the probabilities.
 
-    Shapes: logits (…, vocab), targets (…). Kept: what `cross_entropy` keeps, the probabilities, the share.
+    Shapes: logits and probabilities (…, vocab), targets (…). The mean is over the targets that are asked for, as in `cross_entropy`.
+    Kept: what `cross_entropy` keeps, the probabilities, the share.
     """
-    hard, cache = cross_entropy(logits, targets, "sum")
+    hard, cache = cross_entropy(logits, targets, reduction)
     asked = (targets != IGNORE)[..., None]
-    probabilities = expected.probabilities.astype(logits.dtype) * asked  # nothing is expected where nothing is asked
-    log_sum = cache[1].reshape(*targets.shape, 1)
-    counted = -float((probabilities * (logits - log_sum)).sum())
-    return (1 - expected.share) * hard + expected.share * counted, (cache, probabilities, expected.share)
+    probabilities = probabilities.astype(logits.dtype) * asked  # nothing is expected where nothing is asked
+    _, log_sum, _, divisor = cache
+    counted = -float((probabilities * (logits - log_sum.reshape(*targets.shape, 1))).sum()) / divisor
+    return (1 - share) * hard + share * counted, (cache, probabilities, share)
 
 
 def soft_cross_entropy_backward(cache: Cache) -> Array:
     """The gradient of the loss with respect to the logits: (…, vocab)."""
     hard_cache, probabilities, share = cache
-    logits, log_sum = hard_cache[0], hard_cache[1].reshape(*hard_cache[0].shape[:-1], 1)
-    # L = -Σ_v q_v (z_v - log Σ exp(z));  ∂L/∂z_v = p_v · Σ q - q_v
-    counted = np.exp(logits - log_sum) * probabilities.sum(-1, keepdims=True) - probabilities
-    dlogits: Array = (1 - share) * cross_entropy_backward(hard_cache) + share * counted
+    logits, log_sum, targets, divisor = hard_cache
+    # L = -1/m Σ_v q_v (z_v - log Σ exp(z));  ∂L/∂z_v = 1/m (p_v · Σ q - q_v)
+    counted = np.exp(logits - log_sum.reshape(*targets.shape, 1)) * probabilities.sum(-1, keepdims=True) - probabilities
+    dlogits: Array = (1 - share) * cross_entropy_backward(hard_cache) + share / divisor * counted
     return dlogits
 
 

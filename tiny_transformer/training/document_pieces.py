@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from tiny_transformer.config import ConfigError, check
 from tiny_transformer.corpora.textfile import nearest_path

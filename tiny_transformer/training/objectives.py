@@ -51,9 +51,7 @@ def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean"
         )
     if targets.device.type == "cpu":
         _check_range(targets, logits.shape[-1])
-    logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)  # (n, vocab), (n,)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits, targets = _wide(logits).reshape(-1, logits.shape[-1]), targets.reshape(-1)  # (n, vocab), (n,)
     if is_reference():
         asked = targets != IGNORE
         log_probabilities = logits - logits.logsumexp(-1, keepdim=True)  # (n, vocab)
@@ -73,18 +71,26 @@ class Expected(NamedTuple):
     """0: the token that came is all that counts; 1: the distribution is."""
 
 
-def soft_cross_entropy(logits: "Tensor", targets: "Tensor", expected: Expected) -> "Tensor":
-    """The sum of the cross-entropies of targets that are not one token each but (1 - share) · the token + share · the probabilities.
+def soft_cross_entropy(
+    logits: "Tensor", targets: "Tensor", probabilities: "Tensor", share: float, reduction: Literal["mean", "sum"] = "mean"
+) -> "Tensor":
+    """The cross-entropy of targets that are not one token each but (1 - share) · the token + share · the probabilities.
 
-    Shapes: logits (…, vocab), targets (…). With share 0 it is `cross_entropy`. Raises what `cross_entropy` raises.
+    Shapes: logits and probabilities (…, vocab), targets (…). The mean is over the targets that are asked for, as in `cross_entropy`,
+    which this is with share 0. Raises what `cross_entropy` raises.
     """
     import torch
 
-    probabilities = torch.as_tensor(expected.probabilities, device=logits.device).float()
-    log_probabilities = logits.float().log_softmax(-1)
-    weights = probabilities * (torch.as_tensor(targets, device=logits.device) != IGNORE)[..., None]
+    asked = torch.as_tensor(targets, device=logits.device) != IGNORE
+    log_probabilities = _wide(logits).log_softmax(-1)
+    weights = torch.as_tensor(probabilities, device=logits.device).to(log_probabilities.dtype) * asked[..., None]
     counted = -(weights * log_probabilities).sum()
-    return (1 - expected.share) * cross_entropy(log_probabilities, targets, "sum") + expected.share * counted
+    total = (1 - share) * cross_entropy(log_probabilities, targets, "sum") + share * counted
+    return total if reduction == "sum" else total / asked.sum().clamp(min=1)
+
+
+def _wide(logits: "Tensor") -> "Tensor":
+    return logits.float() if logits.element_size() < 4 else logits
 
 
 def _check_range(targets: "Tensor", vocab: int) -> None:

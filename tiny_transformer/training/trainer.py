@@ -148,7 +148,7 @@ class Trainer(TrainingLoop):
         with self._autocast():
             logits = (self._forward if learning else self.model)(inputs)  # (batch, seq, vocab)
         if expected is not None:
-            return objectives.soft_cross_entropy(logits, targets, expected)
+            return objectives.soft_cross_entropy(logits, targets, self._to_device(expected.probabilities), expected.share, "sum")
         loss = (self._cross_entropy if learning else None) or objectives.cross_entropy
         return loss(logits, targets, reduction="sum")
 
@@ -160,7 +160,7 @@ class Trainer(TrainingLoop):
             sums: list[float] = torch.stack([self._loss_sum(batch) for batch in batches]).tolist()
         return sums
 
-    def _to_device(self, array: NDArray[np.integer[Any]]) -> Tensor:
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
