@@ -412,7 +412,8 @@ def test_rows_that_stand_for_no_token_are_not_written_there_either(tmp_path):
 @pytest.mark.parametrize("name", ["blocks.1.attention.W_key.weight", "blocks.0.norm1.bias", "embeddings.position.weight"])
 def test_weights_that_are_not_the_config_s_are_refused(name, tmp_path):
     """A bias that is missing is no bias of 0."""
-    from tiny_transformer.pretrained.exporting import Model, write_directory
+    from tiny_transformer.pretrained.exporting import write_directory
+    from tiny_transformer.pretrained.outgoing_model import Model
 
     config = ModelConfig(**SMALL)
     weights = TinyTransformerLM(config, seed=0).weights()

@@ -15,7 +15,7 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.numpy_engine import checkpoint as checkpoints
 from tiny_transformer.numpy_engine.model import TinyTransformerLM as NumpyModel
-from tiny_transformer.quantized import dequantize, quantize
+from tiny_transformer.quantized import quantize
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.checkpoint import Checkpoint, CheckpointError
 
@@ -49,7 +49,7 @@ def test_every_matrix_is_what_its_whole_numbers_stand_for(small):
     assert found.step == 7 and found.lineage == {"recipe": "test"} and found.metrics == {"val_loss": 2.0}
     assert set(found.weights) == set(model.weights())
     for name, weight in model.weights().items():
-        expected = dequantize(quantize(weight)) if weight.dim() == 2 else weight
+        expected = quantize(weight).dequantize() if weight.dim() == 2 else weight
         assert torch.equal(found.weights[name], expected), name
         assert found.weights[name].dtype == torch.float32
 

@@ -15,7 +15,7 @@ from tests.options import OPTIONS, small_config
 from tiny_transformer.config import ConfigError, ModelConfig, SampleConfig
 from tiny_transformer.corpora.pitches import text as pitches
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.quantized import Quantized, dequantize, quantize, quantized_product
+from tiny_transformer.quantized import Quantized, quantize, quantized_product
 from tiny_transformer.quantized_layers import QuantizedLinear, quantize_model, weight_bytes
 from tiny_transformer.sampling.generator import TextGenerator
 from tiny_transformer.tokenization.char import CharTokenizer
@@ -33,7 +33,7 @@ def matrix(out, columns, seed=0, spread=1.0):
 def test_no_number_is_off_by_more_than_half_a_scale(out, columns, bits, spread, seed):
     weight = matrix(out, columns, seed, spread)
     values, scales = quantize(weight, bits)
-    error = (dequantize(Quantized(values, scales)).double() - weight.double()).abs()
+    error = (Quantized(values, scales).dequantize().double() - weight.double()).abs()
     assert (error <= scales.double() * 0.5 * (1 + 1e-5)).all()
     largest = 2 ** (bits - 1) - 1
     assert values.dtype == torch.int8 and max(1, largest - 1) <= int(values.abs().max()) <= largest
@@ -49,35 +49,35 @@ def test_each_row_has_its_own_scale():
     assert torch.allclose(scales[:, 0] * 127, torch.tensor([1000.0, 0.001]), rtol=0.008)
 
 
-def test_each_group_of_columns_has_its_own_scale():
+def test_each_block_of_columns_has_its_own_scale():
     weight = matrix(3, 8)
     weight[:, :4] *= 1000
-    grouped = dequantize(quantize(weight, 8, group=4))
-    parts = [dequantize(quantize(weight[:, start : start + 4])) for start in (0, 4)]
-    assert torch.equal(grouped, torch.cat(parts, 1))
-    assert quantize(weight, 8, group=4).scales.shape == (3, 2)
+    blocked = quantize(weight, 8, block=4).dequantize()
+    parts = [quantize(weight[:, start : start + 4]).dequantize() for start in (0, 4)]
+    assert torch.equal(blocked, torch.cat(parts, 1))
+    assert quantize(weight, 8, block=4).scales.shape == (3, 2)
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 100))
-def test_groups_of_any_size_are_as_equal_as_can_be(columns, group, seed):
+def test_blocks_of_any_size_are_as_equal_as_can_be(columns, block, seed):
     weight = matrix(3, columns, seed)
-    quantized = quantize(weight, 8, group=group)
+    quantized = quantize(weight, 8, block=block)
     pieces = torch.split(weight, -(-columns // quantized.scales.size(1)), 1)
-    assert len(pieces) == quantized.scales.size(1) == -(-columns // group) and max(piece.size(1) for piece in pieces) <= group
-    assert torch.equal(dequantize(quantized), torch.cat([dequantize(quantize(piece)) for piece in pieces], 1))
+    assert len(pieces) == quantized.scales.size(1) == -(-columns // block) and max(piece.size(1) for piece in pieces) <= block
+    assert torch.equal(quantized.dequantize(), torch.cat([quantize(piece).dequantize() for piece in pieces], 1))
     rows = slice(1, 3)
-    assert torch.equal(quantized.dequantize(rows=rows), dequantize(quantized)[rows])
+    assert torch.equal(quantized.dequantize(rows=rows), quantized.dequantize()[rows])
 
 
 def test_zeros_stay_zeros():
     weight = matrix(3, 4)
     weight[1] = 0
-    assert torch.equal(dequantize(quantize(weight))[1], torch.zeros(4))
+    assert torch.equal(quantize(weight).dequantize()[1], torch.zeros(4))
 
 
 def test_whole_numbers_come_back_exactly():
     weight = torch.tensor([[127.0, -3, 0, 64], [-127, 126, 1, -1]]) * 0.25
-    assert torch.equal(dequantize(quantize(weight)), weight)
+    assert torch.equal(quantize(weight).dequantize(), weight)
 
 
 @pytest.mark.parametrize("bits", [1, 9, 0])
@@ -87,8 +87,8 @@ def test_bits_that_do_not_fit(bits):
 
 
 def test_what_can_not_be_rounded():
-    with pytest.raises(ConfigError, match="group=0: it must be at least 1"):
-        quantize(matrix(2, 4), 8, group=0)
+    with pytest.raises(ConfigError, match="block=0: it must be at least 1"):
+        quantize(matrix(2, 4), 8, block=0)
     with pytest.raises(ValueError, match=r"shape \(4,\): it must be a matrix"):
         quantize(torch.zeros(4))
     with pytest.raises(ValueError, match="finite"):
@@ -104,8 +104,8 @@ def test_what_can_not_be_rounded():
 def test_the_product_against_float64(rows, out, columns, with_bias):
     quantized = quantize(matrix(out, columns))
     x, bias = matrix(rows, columns, 1), matrix(1, out, 2)[0] if with_bias else None
-    expected = F.linear(x.double(), dequantize(quantized, torch.float64), None if bias is None else bias.double())
-    size = x.double().abs() @ dequantize(quantized, torch.float64).abs().T + 1
+    expected = F.linear(x.double(), quantized.dequantize(torch.float64), None if bias is None else bias.double())
+    size = x.double().abs() @ quantized.dequantize(torch.float64).abs().T + 1
     product = quantized_product(quantized, bias)(x)
     assert product.dtype == torch.float32
     assert ((product - expected).abs() <= size * 2**-8).all()  # the kernel reads x with bfloat16's eight binary digits
@@ -132,10 +132,10 @@ def test_numbers_at_any_place_in_memory():
     assert torch.equal(quantized_product(Quantized(values, scales))(x), expected)
 
 
-def test_grouped_and_other_types_of_numbers_take_the_readable_way():
-    quantized = quantize(matrix(6, 8), 4, group=2)
+def test_blocked_and_other_types_of_numbers_take_the_readable_way():
+    quantized = quantize(matrix(6, 8), 4, block=2)
     x = matrix(2, 8, 1)
-    assert torch.equal(quantized_product(quantized)(x), x @ dequantize(quantized).T)
+    assert torch.equal(quantized_product(quantized)(x), x @ quantized.dequantize().T)
     assert quantized_product(quantized)(x.bfloat16()).dtype == torch.bfloat16
 
 
@@ -169,7 +169,7 @@ def test_the_copy_is_the_model_with_rounded_weights():
     small, by_hand = quantize_model(model), opinionated("modern")
     for module in by_hand.modules():
         if isinstance(module, torch.nn.Linear):
-            module.weight.copy_(dequantize(quantize(module.weight)))
+            module.weight.copy_(quantize(module.weight).dequantize())
     ids = torch.arange(12)[None]
     with reference_path():
         torch.testing.assert_close(small(ids), by_hand(ids), atol=1e-5, rtol=1e-5)
@@ -227,7 +227,7 @@ def test_a_trained_model_stays_as_good(trained):
     coarse = copy.deepcopy(model)
     for module in coarse.modules():
         if isinstance(module, torch.nn.Linear):
-            module.weight.data.copy_(dequantize(quantize(module.weight, 2)))
+            module.weight.data.copy_(quantize(module.weight, 2).dequantize())
     assert loss_of(coarse, unseen) > loss * 1.02  # and rounding is felt where it is coarse
 
 

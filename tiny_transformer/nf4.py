@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny_transformer.quantized import ALL, Quantized, check_matrix, chunks, largest_by_block, quantize, spread
+from tiny_transformer.quantized import ALL, Quantized, blocks_of, check_matrix, chunks, largest_by_block, quantize, spread
 from tiny_transformer.rounded_weights import BLOCK, GROUP, Stored, nf4_levels
 
 
@@ -78,13 +78,13 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK, *, double: bool = False) ->
     weight = weight.detach()
     out, columns = weight.shape
     values = torch.empty(out, -(-columns // 2), dtype=torch.uint8, device=weight.device)  # first, and filled: what stays lies together
-    scales = torch.empty(out, -(-columns // max(1, block)), device=weight.device)
+    scales = torch.empty(out, blocks_of(columns, block), device=weight.device)
     for rows in chunks(out, columns):
         scales[rows] = largest_by_block(weight[rows].float(), block)
     made = Nf4(values, scales, columns)
     if double:
         mean = scales.mean().view(1)
-        rounded = quantize((scales - mean).view(1, -1), group=GROUP)
+        rounded = quantize((scales - mean).view(1, -1), block=GROUP)
         made = made._replace(scales=rounded.values.view(scales.shape), second=rounded.scales.view(-1), mean=mean)
     kept = made.float_scales()
     for rows in chunks(out, columns):

@@ -33,7 +33,7 @@ class Quantized(NamedTuple):
     values: Tensor
     """(out, in) int8."""
     scales: Tensor
-    """(out, groups): what a whole number stands for, for each row and each group of neighbouring columns."""
+    """(out, blocks): what a whole number stands for, for each row and each block of neighbouring columns."""
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +46,11 @@ class Quantized(NamedTuple):
         return tuple(self.values.shape)
 
     def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice = ALL) -> Tensor:
-        """The numbers it stands for, or some rows of them: (rows, in)."""
+        """The numbers it stands for, or some rows of them: (rows, in).
+
+        >>> quantize(torch.tensor([[3.0, -6.0]])).dequantize()[0, 1].item()
+        -6.0
+        """
         scales = self.scales[rows]
         return (self.values[rows].to(scales.dtype) * spread(scales, self.values.size(-1))).to(dtype)
 
@@ -55,33 +59,31 @@ class Quantized(NamedTuple):
         return Stored(self.shape, self.values.numpy(force=True), self.scales.float().numpy(force=True))
 
 
-def quantize(weight: Tensor, bits: int = 8, group: int | None = None) -> Quantized:
-    """Round a matrix (out, in) to whole numbers of `bits` bits, with one scale per row, or per group of at most `group` columns.
+def quantize(weight: Tensor, bits: int = 8, block: int | None = None) -> Quantized:
+    """Round a matrix (out, in) to whole numbers of `bits` bits, with one scale per row, or per block of at most `block` columns.
 
-    The scale is the largest number of the row (or group) by 2^(bits-1) - 1, rounded up to a bfloat16, which every product can take
+    The scale is the largest number of the row (or block) by 2^(bits-1) - 1, rounded up to a bfloat16, which every product can take
     as it is. No number is off by more than half a scale.
 
     >>> quantize(torch.tensor([[0.5, -127.0, 2.0]])).values.tolist()
     [[0, -127, 2]]
 
-    Raises ConfigError for bits outside 2 to 8 or a group below 1, ValueError for anything but a finite matrix.
+    Raises ConfigError for bits outside 2 to 8 or a block below 1, ValueError for anything but a finite matrix.
     """
     check(2 <= bits <= 8, f"bits={bits}", "it must be from 2 to 8", "Try bits=8")
     check_matrix(weight)
-    check(group is None or group >= 1, f"group={group}", "it must be at least 1", "Leave it out")
     out, columns = weight.shape
-    group = group or columns
-    made = Quantized(
-        torch.empty(out, columns, dtype=torch.int8, device=weight.device), torch.empty(out, -(-columns // group), device=weight.device)
-    )  # first of all, so that what stays does not lie between what goes
+    block = columns if block is None else block
+    scales = torch.empty(out, blocks_of(columns, block), device=weight.device)  # first of all: what stays does not lie between what goes
+    made = Quantized(torch.empty(out, columns, dtype=torch.int8, device=weight.device), scales)
     for rows in chunks(out, columns):
-        made.values[rows], made.scales[rows] = _quantize(weight[rows].detach().float(), bits, group)
+        made.values[rows], made.scales[rows] = _quantize(weight[rows].detach().float(), bits, block)
     return made
 
 
-def _quantize(weight: Tensor, bits: int, group: int) -> Quantized:
+def _quantize(weight: Tensor, bits: int, block: int) -> Quantized:
     columns, largest = weight.size(1), 2 ** (bits - 1) - 1
-    scales = _up_to_bfloat16(largest_by_block(weight, group) / largest)  # (out, groups)
+    scales = _up_to_bfloat16(largest_by_block(weight, block) / largest)  # (out, blocks)
     divisor = torch.where(scales > 0, scales, 1)  # a row of zeros stays one
     values = (weight / spread(divisor, columns)).round().clamp(-largest, largest)
     return Quantized(values.to(torch.int8), scales)
@@ -99,10 +101,15 @@ def check_matrix(weight: Tensor) -> None:
         raise ValueError(f"a weight of shape {tuple(weight.shape)}: it must be a matrix (out, in) of finite numbers")
 
 
+def blocks_of(columns: int, block: int) -> int:
+    """How many blocks of at most `block` columns a row has. Raises ConfigError for a block below 1."""
+    check(block >= 1, f"block={block}", "it must be at least 1", "Leave it out")
+    return -(-columns // block)
+
+
 def largest_by_block(weight: Tensor, block: int) -> Tensor:
     """The largest magnitude in each block of at most `block` columns: (out, in) to (out, blocks). Blocks are as equal as can be."""
-    check(block >= 1, f"block={block}", "it must be at least 1", "Leave it out")
-    blocks = -(-weight.size(1) // block)
+    blocks = blocks_of(weight.size(1), block)
     width = -(-weight.size(1) // blocks)
     return F.pad(weight, (0, blocks * width - weight.size(1))).view(len(weight), blocks, width).abs().amax(-1)
 
@@ -115,15 +122,6 @@ def spread(scales: Tensor, columns: int) -> Tensor:
 def _up_to_bfloat16(x: Tensor) -> Tensor:
     """The next bfloat16 that is not below, for positive float32: what is cut off are the last 16 of the 32 binary digits."""
     return ((x.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32)
-
-
-def dequantize(quantized: Quantized, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The matrix that the whole numbers stand for: (out, in).
-
-    >>> dequantize(quantize(torch.tensor([[3.0, -6.0]]))).tolist()[0][1]
-    -6.0
-    """
-    return quantized.dequantize(dtype)
 
 
 def quantized_product(quantized: Quantized, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
@@ -157,7 +155,7 @@ if __name__ == "__main__":
     weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     for bits in (8, 4, 2):
         rounded = quantize(weight, bits)
-        error = (dequantize(rounded) - weight).abs().max()
+        error = (rounded.dequantize() - weight).abs().max()
         print(f"{bits} bits: a row {rounded.values[0].tolist()}, largest error {error:.4f}, half a scale {rounded.scales.max() / 2:.4f}")
     x = torch.randn(2, 6)
     y = quantized_product(quantize(weight))(x)

@@ -168,8 +168,8 @@ def collect(tensors: dict[str, Array], shapes: Mapping[str, tuple[int, ...]]) ->
     for name in [name.removesuffix(SCALES) for name in tensors if name.endswith(SCALES) and not name.endswith(SECOND)]:
         if name not in tensors or name not in shapes:
             raise ValueError(f"{name}{SCALES} belongs to no weight of the model")
-        parts = [tensors.pop(name), tensors.pop(name + SCALES), tensors.pop(name + SECOND, None), tensors.pop(name + MEAN, None)]
-        found[name] = Stored(shapes[name], *parts)  # type: ignore[arg-type]
+        values, scales = tensors.pop(name), tensors.pop(name + SCALES)
+        found[name] = Stored(shapes[name], values, scales, tensors.pop(name + SECOND, None), tensors.pop(name + MEAN, None))
         found[name].check(name)
     return found
 

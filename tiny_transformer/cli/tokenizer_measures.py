@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import regex  # type: ignore[import-untyped]
+import regex
 
 from tiny_transformer.cli.tokenizer_pieces import kind_of, token
 

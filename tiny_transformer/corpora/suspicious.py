@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 INVISIBLE = frozenset("\u00ad\u200b\u2060\u2061\u2062\u2063\u2064\u180e")
 """Soft hyphen, zero-width space, word joiner, invisible operators. The joiners U+200C and U+200D spell words and emoji: they may stay."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 _SCRIPTS = re.findall(
     r"\w+",

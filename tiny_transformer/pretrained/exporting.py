@@ -13,14 +13,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from tiny_transformer.config import ConfigError, ModelConfig, check, check_choice
 from tiny_transformer.model import TinyTransformerLM
@@ -28,7 +26,8 @@ from tiny_transformer.numpy_engine.model import weight_shapes
 from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.pretrained.expressing import Expression, express
 from tiny_transformer.pretrained.family import OWN, Family
-from tiny_transformer.pretrained.names import rules_of
+from tiny_transformer.pretrained.names import Rule, rules_of
+from tiny_transformer.pretrained.outgoing_model import Model
 from tiny_transformer.pretrained.tokenizer_writing import Special, misread_by, special_of, tokenizer_files
 from tiny_transformer.pretrained.weight_files import TORCH_TYPES
 from tiny_transformer.tokenization.base import Tokenizer
@@ -42,16 +41,6 @@ MOST_SPARE = 4096
 """Rows without a token are listed up to this many: vocabularies are rounded up by fewer."""
 TYPES = {name: TORCH_TYPES[name] for name in ("float32", "float16", "bfloat16", "float64")}
 """PyTorch's names of the types, and the files'."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """What goes out: a config, its weights by our names, and what turns text into ids."""
-
-    config: ModelConfig
-    weights: Mapping[str, Tensor]
-    tokenizer: Tokenizer | None = None
-    chat_template: ChatTemplate | None = None
 
 
 def export_pretrained(
@@ -95,7 +84,7 @@ def write_directory(
         for path in write_files(folder, list(outgoing(expression, model)), TYPES[dtype], most):
             made.append(path)
         for name, content in beside.items():
-            atomic_save(folder / name, lambda file, content=content: file.writelines([content]))  # type: ignore[misc]
+            atomic_save(folder / name, partial(_write, content))
             made.append(folder / name)
     except BaseException:
         _undo(made, folder if new else None, aside, folder)
@@ -104,6 +93,10 @@ def write_directory(
     misread = expression.family.name in misread_by(model.tokenizer)
     said = [f"AutoTokenizer cuts text as {expression.family.title}'s does; take PreTrainedTokenizerFast instead"] if misread else []
     return expression.family, made, [*expression.notes, *said, *kept]
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _check_parts(model: Model) -> None:
@@ -126,18 +119,11 @@ def outgoing(expression: Expression, model: Model) -> Iterator[Outgoing]:
     # Where nothing is tied, what would be a copy has a name of its own, and must be there.
     copies = {} if expression.config.tie_weights else {name: by_name[o] for name, o in family.again.items() if name not in by_name}
     for name, rule in {**by_name, **copies}.items():
-        yield Outgoing(name, rule.their_shape(shapes), lambda rule=rule: rule.join(_arrays(rule.ours, model, shapes)))  # type: ignore[misc]
+        yield Outgoing(name, rule.their_shape(shapes), partial(_joined, rule, model, shapes))
 
 
-def _arrays(names: tuple[str, ...], model: Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    return {name: _numpy(model.weights[name]) if name in model.weights else np.zeros(shapes[name], np.float32) for name in names}
-
-
-def _numpy(tensor: Tensor) -> Array:
-    """As NumPy has it, which lacks bfloat16."""
-    tensor = tensor.detach().cpu()
-    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array
+def _joined(rule: Rule, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Array:
+    return rule.join({name: model.array(name, shapes[name]) for name in rule.ours})
 
 
 def config_files(expression: Expression, model: Model, special: Special, dtype: str) -> dict[str, bytes]:

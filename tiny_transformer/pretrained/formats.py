@@ -54,7 +54,7 @@ class Wishes:
     dtype: str | None = None
     """float32, float16, bfloat16 or a form's own; None: as the model has them."""
     shard_size: int | None = None
-    """The most bytes of numbers in one file; None: one file."""
+    """The most bytes of numbers in one file, for a form of several; None: 5 GB."""
     tokenizer: bool = True
     """Whether the tokenizer goes along."""
     overwrite: bool = False
@@ -92,7 +92,8 @@ class Format:
 
 
 def _hugging_face(material: Material, path: Path, wishes: Wishes) -> Written:
-    from tiny_transformer.pretrained.exporting import Model, write_directory
+    from tiny_transformer.pretrained.exporting import write_directory
+    from tiny_transformer.pretrained.outgoing_model import Model
 
     one = material.checkpoint
     model = Model(one.config, one.weights, material.tokenizer if wishes.tokenizer else None, material.chat_template)
@@ -116,7 +117,8 @@ def _onnx(material: Material, path: Path, wishes: Wishes) -> Written:
 
 
 def _gguf(material: Material, path: Path, wishes: Wishes) -> Written:
-    from tiny_transformer.pretrained.gguf_file import DTYPES, Model, write_model
+    from tiny_transformer.pretrained.gguf_file import DTYPES, write_model
+    from tiny_transformer.pretrained.outgoing_model import Model
 
     one = material.checkpoint
     stored = str(one.weights["embeddings.token.weight"].dtype).removeprefix("torch.")
@@ -206,6 +208,6 @@ if __name__ == "__main__":
     for name, form in FORMATS.items():
         print(f"{name:12} {form.title}; {', '.join(form.dtypes)}; opens with {form.opens}")
     try:
-        write("docx", Material(Checkpoint(config=None, tokenizer=None, weights={})), Path("x"), Wishes())  # type: ignore[arg-type]
+        check_wishes("docx", Wishes())
     except ConfigError as error:
         print("caught:", error)

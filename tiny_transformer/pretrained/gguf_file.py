@@ -23,6 +23,8 @@ from tiny_transformer.pretrained.chat_template import ChatTemplate
 from tiny_transformer.pretrained.gguf_format import ALIGNMENT, GGUFFile, write_file
 from tiny_transformer.pretrained.gguf_names import ARCHITECTURES, FULL_PRECISION, ROPE_FACTORS, WEIGHT_KEY, Architecture
 from tiny_transformer.pretrained.gguf_numbers import BLOCK, Array
+from tiny_transformer.pretrained.names import Rule
+from tiny_transformer.pretrained.outgoing_model import Model
 from tiny_transformer.tokenization.base import Tokenizer
 
 if TYPE_CHECKING:
@@ -36,19 +38,6 @@ FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
 """`general.file_type`."""
 Tensors = dict[str, tuple[str, tuple[int, ...], Callable[[], Array]]]
 Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What goes into a file."""
-
-    config: ModelConfig
-    weights: Mapping[str, Any]
-    """Our names → tensors or arrays."""
-    tokenizer: Tokenizer | None = None
-    chat_template: ChatTemplate | None = None
-    name: str = "tiny-transformer"
-    """For people."""
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -71,7 +60,7 @@ def write_model(model: Model, path: str | os.PathLike[str], dtype: str = "float3
     check_choice("dtype", dtype, tuple(DTYPES))
     kind = DTYPES[dtype]
     one, config, notes = gguf_names.architecture_of(model.config)
-    weights = {name: partial(_numbers, model.weights, name, shape) for name, shape in weight_shapes(config).items()}
+    weights = {name: partial(model.array, name, shape) for name, shape in weight_shapes(config).items()}
     values: Values = {
         "general.architecture": one.name, "general.type": "model", "general.name": model.name, "general.alignment": ALIGNMENT,
         "general.file_type": FILE_TYPES[kind], **({"general.quantization_version": 2} if kind == "Q8_0" else {}),
@@ -87,15 +76,6 @@ def write_model(model: Model, path: str | os.PathLike[str], dtype: str = "float3
     return one.name, [*notes, *more]
 
 
-def _numbers(weights: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Array:
-    """A weight as float32; a bias that the model does not have is 0."""
-    if name not in weights:
-        return np.zeros(shape, np.float32)
-    weight = weights[name]
-    array = weight if isinstance(weight, np.ndarray) else weight.detach().cpu().float().numpy()
-    return np.asarray(array, np.float32)
-
-
 def _tensors(one: Architecture, config: ModelConfig, weights: Mapping[str, Callable[[], Array]], kind: str) -> Tensors:
     """Name → kind, shape, and what makes the numbers when it is their turn."""
     shapes, tensors = weight_shapes(config), Tensors()
@@ -103,15 +83,14 @@ def _tensors(one: Architecture, config: ModelConfig, weights: Mapping[str, Calla
         shape = rule.their_shape(shapes)
         own = "F32" if len(shape) == 1 or rule.theirs in FULL_PRECISION else kind
         own = "F16" if own == "Q8_0" and shape[-1] % BLOCK else own
-
-        def make(rule: Any = rule) -> Array:
-            joined: Array = rule.join({name: weights[name]() for name in rule.ours})
-            return joined
-
-        tensors[rule.theirs] = own, shape, make
+        tensors[rule.theirs] = own, shape, partial(_joined, rule, weights)
     if ROPE_FACTORS in gguf_names.tensor_names(one, config):
         tensors[ROPE_FACTORS] = "F32", (config.head_width // 2,), partial(rope_factors, config)
     return tensors
+
+
+def _joined(rule: Rule, weights: Mapping[str, Callable[[], Array]]) -> Array:
+    return rule.join({name: weights[name]() for name in rule.ours})
 
 
 def rope_factors(config: ModelConfig) -> Array:

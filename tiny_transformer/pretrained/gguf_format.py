@@ -15,7 +15,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -237,11 +237,6 @@ class GGUFFile:
 def _short(value: float) -> float:
     """The shortest decimal number that is this float32: 1e-05, where float64 would say 9.999999747378752e-06."""
     return float(str(np.float32(value))) if math.isfinite(value) else value
-
-
-def numbers_of(file: GGUFFile) -> Iterator[tuple[str, Array]]:
-    """All tensors, one after the other."""
-    return ((name, file.array(name)) for name in file.entries)
 
 
 if __name__ == "__main__":

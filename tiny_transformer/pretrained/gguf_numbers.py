@@ -87,7 +87,9 @@ def unpack_q8_0(stored: Array) -> Array:
     """The inverse, as far as there is one: (n,) uint8 to float32."""
     blocks = stored.reshape(-1, KINDS["Q8_0"].size)
     scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
-    return (np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32) * scales).reshape(-1)
+    numbers = np.ascontiguousarray(blocks[:, 2:]).view(np.int8).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a scale that is no number makes numbers that are none, as in the other types
+        return np.multiply(numbers, scales, out=numbers).reshape(-1)
 
 
 if __name__ == "__main__":

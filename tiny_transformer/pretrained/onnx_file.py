@@ -165,7 +165,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         try:
             (written,) = write_onnx(small, Path(folder) / "small.onnx")
-            import onnxruntime  # type: ignore[import-untyped]
+            import onnxruntime
 
             session = onnxruntime.InferenceSession(written)
             ids = torch.arange(20).view(2, 10)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from tiny_transformer.config import check, check_choice
 from tiny_transformer.tokenization.pieces import PieceTokenizer
