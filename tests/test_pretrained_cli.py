@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from tiny_transformer import pretrained, run
+from tiny_transformer.cli.inspection import origins
 from tiny_transformer.cli.main import main
 from tiny_transformer.config import ConfigError, ModelConfig
 from tiny_transformer.corpora.transfer import sha256
@@ -259,6 +260,31 @@ def test_inspect_our_own(suffix, tmp_path, capsys):
     file.write_bytes(content)
     assert main(["inspect", str(file)]) == 2
     assert "damaged" in out_of(capsys)[1]
+
+
+def test_inspect_says_where_a_model_comes_from(tmp_path, capsys):
+    theirs, mine, small = directory(tmp_path / "theirs", "llama"), tmp_path / "mine", tmp_path / "small"
+    assert main(["import", str(theirs), str(mine)]) == 0
+    assert main(["quantize", str(mine), str(small), "--bits", "4"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(small)]) == 0
+    out, _ = out_of(capsys)
+    words = " ".join(out.split())
+    imported = f"origin imported from {theirs} (llama), model.safetensors SHA-256 {sha256(theirs / 'model.safetensors')[:16]}…"
+    rounded = f"origin rounded to 4 bits from {mine}, best.pt SHA-256 {sha256(mine / 'best.pt')[:16]}…"
+    assert words.replace(" ", "").find(imported.replace(" ", "")) < words.replace(" ", "").find(rounded.replace(" ", ""))
+    assert imported.replace(" ", "") in words.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("lineage", "said"),
+    [
+        ({}, []), ({"chat_template": {}}, []), ({"corpus": "shakespeare", "recipe": "demo"}, ["trained on shakespeare by the recipe demo"]),
+        ({"corpus": "mine.txt", "recipe": None}, ["trained on mine.txt"]), ({"parent": "runs/a/best.pt"}, ["made from runs/a/best.pt"]),
+    ],
+)  # fmt: skip
+def test_where_a_checkpoint_comes_from(lineage, said):
+    assert origins(lineage) == said
 
 
 def test_inspect_a_file_of_tensors(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The WikiText-2 recipe: its model, its examples with the flags that were promised, and a small training that goes all the way."""
 
+import json
 import os
 import re
 import runpy
@@ -203,6 +204,15 @@ def test_from_two_files_to_a_measured_text(tmp_path, monkeypatch, capsys):
     assert run_example("evaluate", "evaluate", argv) == 0
     out = capsys.readouterr().out
     assert f"{len(tokenizer.encode(wiki(300))) - 1:,} tokens" in out and "texts after" not in out
+
+
+def test_with_json_only_the_results_are_on_the_standard_output(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text(wiki(100))
+    Path("valid.txt").write_text(wiki(40, first=3001))
+    assert run_example("train", "train", ["--train_file", "train.txt", "--valid_file", "valid.txt", *SMALL, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["steps"] > 0 and "perplexity" in err
 
 
 def test_evaluate_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ evaluate.py measures the best weights. docs/wikitext.md says what to expect, and
 
 import runpy
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 try:
@@ -37,7 +38,8 @@ def train(argv: list[str]) -> int:
         return code
     out = value_of(flags, "resume") or training_job([*base, *flags]).out  # a --config file may name it too
     evaluate = runpy.run_path(str(Path(__file__).with_name("evaluate.py")))["evaluate"]
-    return int(evaluate(["--model_path", out]))
+    with redirect_stdout(sys.stderr) if "--json" in flags else nullcontext():  # the result of the training alone is for programs
+        return int(evaluate(["--model_path", out]))
 
 
 if __name__ == "__main__":

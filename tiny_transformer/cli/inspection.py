@@ -1,14 +1,16 @@
 """`tiny inspect`: what is in a checkpoint or a model's directory. Read before: pretrained/summary.py."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from tiny_transformer.cli.screen import Screen, table
 from tiny_transformer.cli.settings import parse
 from tiny_transformer.config import ModelConfig, check
+from tiny_transformer.numpy_engine.checkpoint import QUANTIZED
 
 if TYPE_CHECKING:
     from tiny_transformer.pretrained.summary import Summary
@@ -65,8 +67,30 @@ def _show_facts(screen: Screen, found: "Summary") -> None:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in found.more["metrics"].items() if isinstance(value, int | float))
         screen.say(f"training   step {found.more['step']:,}{', ' + metrics if metrics else ''}"
                    f"{', can go on (--resume)' if found.more['can_resume'] else ''}")
+    for line in origins(found.more.get("lineage", {})):
+        screen.say(f"origin     {line}")
     for note in found.notes:
         screen.say(f"note       {note}")
+
+
+def origins(lineage: Mapping[str, Any]) -> list[str]:
+    """Where a checkpoint comes from, the last step last; files with their digests, so that nobody need believe a path."""
+    said = []
+    if lineage.get("corpus"):
+        recipe = f" by the recipe {lineage['recipe']}" if lineage.get("recipe") else ""
+        said.append(f"trained on {lineage['corpus']}{recipe}")
+    if lineage.get("imported_from"):
+        said.append(f"imported from {lineage['imported_from']} ({lineage.get('family')}){_digests(lineage)}")
+    if lineage.get("parent"):
+        said.append(f"made from {lineage['parent']}")
+    if lineage.get(QUANTIZED):
+        made = lineage[QUANTIZED]
+        said.append(f"rounded to {made.get('bits')} bits from {made.get('from')}{_digests(made)}")
+    return said
+
+
+def _digests(made: Mapping[str, Any]) -> str:
+    return "".join(f", {name} SHA-256 {digest[:16]}…" for name, digest in made.get("sha256", {}).items())
 
 
 def changed(config: ModelConfig) -> str:
