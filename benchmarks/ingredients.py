@@ -1,33 +1,44 @@
 """What each ingredient of the speedrun is worth: the recipe without it, and a plain recipe with it alone, over several seeds.
 
+    python -m benchmarks.ingredients --pace                   how fast each case is: half an hour, on a machine left alone
     python -m benchmarks.ingredients                          every case, three seeds: hours; it goes on where it was stopped
     python -m benchmarks.ingredients --only counts muon       these ingredients, and the two recipes they are compared with
     python -m benchmarks.ingredients --table                  no training: the table of what is there
 
-Two trainings run side by side, each with one thread, so that both cores are busy and every case has the same share of them; a case has
-fewer steps than the command alone would make. Seeds come one after the other, each over all cases, so that slow and fast hours of the
-machine fall on all of them. Lines go to `ingredients.jsonl`. Read before: `recipe.py`.
+The recipe trains by the clock, but the same machine is faster and slower from minute to minute by more than most ingredients are worth.
+So losses are compared by equal steps, as many as the recipe (or the plain one) makes in the time, and speeds stand in a column of
+their own; the loss after a quarter more steps says what speed is worth. What else the machine does changes no loss. Two run side by
+side, with one thread each. Lines go to `ingredients.jsonl`. Read before: `recipe.py`.
 """
 
 import argparse
 import json
 import math
+import shutil
 import statistics
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import machine, warn_if_busy
-from benchmarks.recipe import FIRST_SEED, FailedError, at_least_one, command, measure, train
+from benchmarks.recipe import FIRST_SEED, FailedError, at_least_one, command, opened, train
+from tiny_transformer.evaluation.validation_loss import loss_in_windows
 from tiny_transformer.recipes import RECIPES
+from tiny_transformer.run import Run
 
 FILE = Path(__file__).parent / "ingredients.jsonl"
-RECIPE, ALL, PLAIN = "speedrun", "all", "none"
+RECIPE, ALL, PLAIN, MORE = "speedrun", "all", "none", " more"
+LONGER = 1.25
+"""So many times the steps have the two cases whose names end in MORE."""
+PACE_MINUTES = 0.75
+"""A case's speed is taken from so long a run,"""
+ROUNDS = 2
+"""and so often: the machine itself is faster and slower from minute to minute, by some 5 %."""
 OFF = {
     "counts": ["--counted-share", "0"],
     "shuffled": ["--windows", "random"],
@@ -76,25 +87,74 @@ class Case:
         if kind == "without":
             return OFF[ingredient]
         kept = ingredient if kind == "alone" else None
-        return [] if self.name == ALL else [flag for name, flags in OFF.items() if name != kept for flag in flags]
+        return [] if kind == ALL else [flag for name, flags in OFF.items() if name != kept for flag in flags]
+
+    @property
+    def base(self) -> str:
+        """The name of the case that this one is compared with."""
+        return ALL if self.name.split()[0] in (ALL, "without") else PLAIN
+
+    def steps(self, paces: Mapping[str, "Pace"], minutes: float) -> int:
+        """How many it takes: those that its base makes in the time."""
+        return round(paces[self.base].steps(minutes) * (LONGER if self.name.endswith(MORE) else 1))
 
 
 def cases(ingredients: Sequence[str], kinds: Sequence[str]) -> list[Case]:
     """Those to train, the two compared with first."""
-    found = [ALL] if "without" in kinds else []
-    found += [PLAIN] if "alone" in kinds else []
+    found = [ALL, ALL + MORE] if "without" in kinds else []
+    found += [PLAIN, PLAIN + MORE] if "alone" in kinds else []
     return [Case(name) for name in [*found, *(f"{kind} {ingredient}" for kind in kinds for ingredient in ingredients)]]
 
 
-def measured(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
-    """Train one case with one seed, measure it, and throw the run away."""
+@dataclass(frozen=True)
+class Pace:
+    """How fast a case trains."""
+
+    start: float
+    """Seconds from the command to the first step."""
+    rate: float
+    """Steps per second after that, both lengths of context and all evaluations in it."""
+
+    def steps(self, minutes: float) -> int:
+        """How many fit."""
+        return round((60 * minutes - self.start) * self.rate)
+
+
+def pace_of(lines: Sequence[dict[str, Any]]) -> Pace:
+    """From the metrics of a run by the clock: a line every few steps with the seconds since the command, and the end."""
+    (first, used), (second, later) = [(line["step"], line["seconds_used"]) for line in lines if "seconds_used" in line][:2]
+    start = used - first * (later - used) / (second - first)
+    end = next(line for line in lines if "trained_seconds" in line)
+    return Pace(start, end["step"] / (end["trained_seconds"] - start))
+
+
+def words_of(case: Case, seed: int, out: Path, *more: str) -> list[str]:
+    """The command of a case."""
+    return [*command(RECIPE, seed, out), "--threads", "1", *case.flags, *more]
+
+
+def warm(case: Case, folder: Path) -> None:
+    """Compile a case once: what it costs to compile is not what is compared."""
+    train(words_of(case, FIRST_SEED, folder / f"warm-{case.name.replace(' ', '-')}", "--max-steps", "10"))
+
+
+def paced(case: Case, folder: Path) -> dict[str, Any]:
+    """Measure a case's speed, with a warm compile cache."""
+    out = folder / case.name.replace(" ", "-")
+    train(words_of(case, FIRST_SEED, out, "--minutes", f"{PACE_MINUTES:g}"))
+    lines = Run.open(out).metrics()
+    shutil.rmtree(out)
+    return {"pace": case.name, **asdict(pace_of(lines)), **machine()}
+
+
+def measured(case: Case, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """Train one case with one seed for so many steps, measure it, and throw the run away."""
     out = folder / f"{case.name.replace(' ', '-')}-{seed}"
-    words = [*command(RECIPE, seed, out, minutes), "--threads", "1", *case.flags]
-    found = measure(out, train(words))
-    return {
-        "case": case.name, "seed": seed, "minutes": minutes, "steps": found.steps, "loss": found.windows.loss, "error": found.windows.error,
-        "random": found.random.loss, "seconds": found.seconds, **machine(),
-    }  # fmt: skip
+    train(words_of(case, seed, out, "--max-steps", str(steps)))
+    _, model, _, val_ids = opened(out)
+    found = loss_in_windows(model, val_ids)
+    shutil.rmtree(out)
+    return {"case": case.name, "seed": seed, "steps": steps, "loss": found.loss, "error": found.error, **machine()}
 
 
 # ------------------------------------------------------------ what is there
@@ -103,6 +163,15 @@ def measured(case: Case, seed: int, minutes: float, folder: Path) -> dict[str, A
 def read(file: Path = FILE) -> list[dict[str, Any]]:
     """All lines."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def paces(lines: Sequence[dict[str, Any]]) -> dict[str, Pace]:
+    """Of each case that was measured often enough; the means."""
+    found = defaultdict(list)
+    for line in lines:
+        if "pace" in line:
+            found[line["pace"]].append((line["start"], line["rate"]))
+    return {name: Pace(*map(statistics.fmean, zip(*rounds, strict=True))) for name, rounds in found.items() if len(rounds) >= ROUNDS}
 
 
 def student(probability: float, freedom: int) -> float:
@@ -124,40 +193,66 @@ def student(probability: float, freedom: int) -> float:
     return high
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
+def table(lines: Sequence[dict[str, Any]], minutes: float) -> str:
     """Each case's mean loss, and how far it lies from what it is compared with, with its 95 % confidence interval.
 
     One standard deviation for all cases, pooled: a single case has too few seeds to know its own.
     """
-    losses, steps = defaultdict(list), defaultdict(list)
+    known, losses = paces(lines), defaultdict(list)
     for line in lines:
-        losses[line["case"]].append(line["loss"])
-        steps[line["case"]].append(line["steps"])
+        if "case" in line and line["steps"] == Case(line["case"]).steps(known, minutes):
+            losses[line["case"]].append(line["loss"])
     freedom = sum(len(values) - 1 for values in losses.values())
-    rows = ["| ingredient | case | seeds | steps | loss | difference, 95 % |", "|---|---|--:|--:|--:|--:|"]
+    rows = ["| ingredient | case | seeds | steps | loss | difference, 95 % | speed |", "|---|---|--:|--:|--:|--:|--:|"]
     squares = sum((len(values) - 1) * statistics.variance(values) for values in losses.values() if len(values) > 1)
     wide = student(0.95, freedom) * math.sqrt(squares / freedom) if freedom else math.nan
     for name in sorted(losses, key=lambda name: (name.split()[0] not in (ALL, "without"), " " in name, statistics.fmean(losses[name]))):
-        kind, _, ingredient = name.partition(" ")
-        base = losses.get(ALL if kind == "without" else PLAIN, []) if ingredient else []
-        values, mean = losses[name], statistics.fmean(losses[name])
-        apart = f"{mean - statistics.fmean(base):+.3f} ± {wide * math.sqrt(1 / len(values) + 1 / len(base)):.3f}" if base else ""
-        says, how = (SAYS[ingredient], kind) if ingredient else ({ALL: "the recipe", PLAIN: "none of them"}[name], "")
-        rows.append(f"| {says} | {how} | {len(values)} | {statistics.fmean(steps[name]):,.0f} | {mean:.3f} | {apart} |")
+        case, (kind, _, ingredient), values = Case(name), name.partition(" "), losses[name]
+        mean, base, speed = statistics.fmean(values), losses.get(case.base, []), ""
+        wider = wide * math.sqrt(1 / len(values) + 1 / len(base)) if base else math.nan
+        apart = f"{mean - statistics.fmean(base):+.4f} ± {wider:.4f}" if base and name != case.base else ""
+        says, how = {ALL: "the recipe", PLAIN: "none of them"}.get(name, "a quarter more steps"), ""
+        if ingredient in SAYS:
+            says, how = SAYS[ingredient], kind
+        if name in known:
+            speed = f"{known[name].rate / known[case.base].rate:.2f}" if ingredient else f"{known[name].rate:.1f} a second"
+        rows.append(f"| {says} | {how} | {len(values)} | {case.steps(known, minutes):,} | {mean:.4f} | {apart} | {speed} |")
     return "\n".join(rows)
 
 
 # ------------------------------------------------------------ the command
 
 
-def run(todo: Sequence[tuple[Case, int]], minutes: float, side_by_side: int, file: Path = FILE) -> None:
-    """Train what is not there yet, and add a line for each as it ends. Raises FailedError."""
-    there = {(line["case"], line["seed"]) for line in read(file) if line["minutes"] == minutes}
-    left = [(case, seed) for case, seed in todo if (case.name, seed) not in there]
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(side_by_side) as pool:
-        for line in pool.map(lambda one: measured(one[0], one[1], minutes, Path(scratch)), left):
+def side_by_side(work: Callable[[Any], dict[str, Any]], todo: Sequence[Any], file: Path = FILE) -> Iterator[dict[str, Any]]:
+    """Do it for each, two at a time, and add a line to the file as each ends."""
+    with ThreadPoolExecutor(2) as pool:
+        for line in pool.map(work, todo):
             with file.open("a") as out:
                 out.write(json.dumps(line) + "\n")
+            yield line
+
+
+def run_paces(todo: Sequence[Case], file: Path = FILE) -> None:
+    """Measure the speed of what was not measured yet. Raises FailedError."""
+    there = Counter(line.get("pace") for line in read(file))
+    left = [[case for case in todo if there[case.name] < ROUNDS - later] for later in range(ROUNDS)]
+    each = [case for number, some in enumerate(left) for case in some[:: -1 if number % 2 else 1]]  # other neighbours each time
+    with tempfile.TemporaryDirectory() as scratch:
+        print(f"compiling {len(left[0])} cases, then {60 * PACE_MINUTES:.0f} seconds of each, {ROUNDS} rounds, two at a time", flush=True)
+        with ThreadPoolExecutor(2) as pool:  # all of them first: a compiler beside a training would slow it down
+            list(pool.map(lambda case: warm(case, Path(scratch)), left[0]))
+        for line in side_by_side(lambda case: paced(case, Path(scratch)), each, file):
+            print(f"{line['pace']:20} {line['start']:5.1f} s to the first step, then {line['rate']:5.2f} steps/s", flush=True)
+
+
+def run(todo: Sequence[tuple[Case, int]], minutes: float, file: Path = FILE) -> None:
+    """Train what is not there yet. Raises FailedError."""
+    lines = read(file)
+    known, there = paces(lines), {(line["case"], line["seed"], line["steps"]) for line in lines if "case" in line}
+    wanted = [(case, seed, case.steps(known, minutes)) for case, seed in todo]
+    left = [one for one in wanted if (one[0].name, *one[1:]) not in there]
+    with tempfile.TemporaryDirectory() as scratch:
+        for line in side_by_side(lambda one: measured(*one, Path(scratch)), left, file):
             print(f"{line['case']:20} seed {line['seed']}  {line['steps']:5} steps  {line['loss']:.4f} ± {line['error']:.4f}", flush=True)
 
 
@@ -168,17 +263,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="+", choices=("without", "alone"), default=["without", "alone"], help="default: both")
     parser.add_argument("--seeds", type=at_least_one, default=3, metavar="N", help=f"how many, from {FIRST_SEED} on; default: 3")
     parser.add_argument("--minutes", type=float, default=RECIPES[RECIPE].training.minutes, help="for each; default: the recipe's own")
+    parser.add_argument("--pace", action="store_true", help="only measure how fast each case is")
     parser.add_argument("--table", action="store_true", help="train nothing")
     chosen = parser.parse_args(arguments)
+    todo = cases(chosen.only, chosen.kinds)
     if not chosen.table:
-        warn_if_busy()
-        todo = [(case, seed) for seed in range(FIRST_SEED, FIRST_SEED + chosen.seeds) for case in cases(chosen.only, chosen.kinds)]
         try:
-            run(todo, chosen.minutes, side_by_side=2)
+            bases = {case.base for case in todo}
+            if chosen.pace or not bases <= set(paces(read())):
+                warn_if_busy()
+                run_paces([case for case in todo if not case.name.endswith(MORE) and (chosen.pace or case.name in bases)])
+            if not chosen.pace:
+                run([(case, seed) for seed in range(FIRST_SEED, FIRST_SEED + chosen.seeds) for case in todo], chosen.minutes)
         except FailedError as failed:
             print(failed, file=sys.stderr)
             return 2
-    print(table([line for line in read() if line["minutes"] == chosen.minutes]))
+    if not chosen.pace:
+        print(table(read(), chosen.minutes))
     return 0
 
 

@@ -29,6 +29,7 @@ from tiny_transformer.cli.noise import noise_of
 from tiny_transformer.config import DataConfig, TrainConfig
 from tiny_transformer.corpora.counting_loss import ORDER, ngram_loss
 from tiny_transformer.evaluation.validation_loss import Measured, loss_in_random_windows, loss_in_windows
+from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.recipes import RECIPES
 from tiny_transformer.run import Run
 
@@ -124,13 +125,19 @@ def seconds_of(run: Run, begun: float) -> float:
     return last.stat().st_mtime - begun
 
 
-def measure(path: Path, begun: float, others: float | None = None) -> Measurement:
-    """Load the run's best checkpoint and measure it on the validation text that it was held from. Computes in float32."""
+def opened(path: Path) -> tuple[Run, TinyTransformerLM, np.ndarray, np.ndarray]:
+    """A run, its best model, and the ids of the training and the validation text that it was given."""
     run = Run.open(path)
     model, tokenizer = runs.load(path)
+    data, seed = DataConfig(**run.record["data"]), TrainConfig(**run.record["training"]).seed
+    material, _ = gather(data, noise_of(run.record), seed, tokenizer=tokenizer)
+    return run, model, np.asarray(material.train_ids), np.asarray(material.val_ids)
+
+
+def measure(path: Path, begun: float, others: float | None = None) -> Measurement:
+    """Load the run's best checkpoint and measure it on the validation text that it was held from. Computes in float32."""
+    run, model, train_ids, val_ids = opened(path)
     settings = TrainConfig(**run.record["training"])
-    material, _ = gather(DataConfig(**run.record["data"]), noise_of(run.record), settings.seed, tokenizer=tokenizer)
-    train_ids, val_ids = np.asarray(material.train_ids), np.asarray(material.val_ids)
     steps = run.metrics()[-1]["step"]
     return Measurement(
         seed=settings.seed, steps=steps, tokens=steps * settings.batch_size * model.config.max_seq_len, seconds=seconds_of(run, begun),
