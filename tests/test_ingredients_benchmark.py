@@ -91,7 +91,8 @@ def test_a_pace_is_the_mean_of_two_rounds():
 
 def test_the_table():
     lines = [
-        *(pace(name) for name in (ALL, PLAIN, "alone muon") * 2), pace("without muon", 30, 1.5), pace("without muon", 30, 1.34),
+        *(pace(name) for name in (ALL, "alone muon") * 2), pace(PLAIN, 80, 2), pace(PLAIN, 80, 2),
+        pace("without muon", 30, 1.5), pace("without muon", 30, 1.34),
         *(line(ALL, seed, loss) for seed, loss in enumerate([1.4, 1.42, 1.41])), line(ALL, 3, 9.0, steps=90),  # of another pace
         *(line("without muon", seed, loss) for seed, loss in enumerate([1.5, 1.55])), line("all more", 0, 1.35, 175),
         line(PLAIN, 0, 1.9), line("alone muon", 0, 1.7),
@@ -105,7 +106,7 @@ def test_the_table():
     half = 3.182 * pooled * math.sqrt(1 / 2 + 1 / 3)  # t for three degrees of freedom
     assert by_name["Muon", "without"] == ["2", "140", "1.5250", f"+0.1150 ± {half:.4f}", "1.42"]
     assert by_name["a quarter more steps", ""][:3] == ["1", "175", "1.3500"] and by_name["a quarter more steps", ""][4] == ""
-    assert by_name["Muon", "alone"][3].startswith("-0.2000 ±")
+    assert by_name["Muon", "alone"][3].startswith("-0.2000 ±") and by_name["Muon", "alone"][4] == "0.50"
 
 
 def test_the_best_stands_first_and_the_recipe_before_all():
