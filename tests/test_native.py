@@ -123,7 +123,7 @@ def test_heads_are_dealt_out_among_threads_without_changing_a_bit(sizes, padding
 @torch.inference_mode()
 def test_nan_stays_nan_and_large_numbers_stay_finite(activation):
     for factor, finite in ((float("nan"), False), (1e3, True)):
-        model, ids = opinionated("rotary", activation=activation), some(1, 8)
+        model, ids = opinionated("rotary", activation=activation, n_layers=1), some(1, 8)  # one layer: the cache holds no NaN before
         model.blocks[0].norm2.weight[3] = factor
         logits = read(model, ids[:, :7])(ids[0, 7:])
         assert bool(torch.isfinite(logits).all()) is finite and bool(torch.isnan(logits).any()) is not finite
