@@ -49,7 +49,7 @@ def is_caught(bug: Bug, tree: Path) -> bool:
         tests = [f"tests/test_{name}.py" for name in bug.tests.split()]
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
         result = subprocess.run(command, cwd=tree, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)})
-        return result.returncode in (1, 2)  # a failed test, or a run that the bug brought down
+        return result.returncode in (1, 2) or result.returncode < 0  # a failed test, or a run or a process that the bug brought down
     finally:
         path.write_text(original, encoding="utf-8")
 
