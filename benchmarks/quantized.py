@@ -1,23 +1,22 @@
 """What rounding to 8 and 4 bits costs and saves: error and loss of a run, memory while a large model is read, speed of writing.
 
     python -m benchmarks.quantized loss RUN TEXT       every way of rounding beside float32, on the same windows
-    python -m benchmarks.quantized memory              a random model of GPT-2's size from a Hugging Face directory
+    python -m benchmarks.quantized memory              models of published sizes from Hugging Face directories
     python -m benchmarks.quantized speed               tokens a second at 6 × 384 and at GPT-2's size
 
 docs/quantized.md has what was measured. Read before: `peak_memory.py`.
 """
 
 import copy
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 
+from benchmarks.constant_weights import PUBLISHED, write_constant
 from benchmarks.peak_memory import peak_of
 from tiny_transformer import corpora, run
 from tiny_transformer.config import ModelConfig, SampleConfig, preset
@@ -75,25 +74,15 @@ def loss(name: str, text: str) -> None:
 
 
 def memory() -> None:
-    """Peaks, for GPT-2's architecture with random weights."""
-    from safetensors.numpy import save_file
-
-    from tiny_transformer.numpy_engine.model import weight_shapes
-    from tiny_transformer.pretrained.family import to_hugging_face
-    from tiny_transformer.pretrained.gpt2 import GPT2
-    from tiny_transformer.pretrained.names import rules_of
-
-    config, draw = preset("gpt2"), np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = {name: draw.standard_normal(shape, np.float32) * np.float32(0.02) for name, shape in weight_shapes(config).items()}
-        (Path(folder) / "config.json").write_text(json.dumps(to_hugging_face(GPT2, config)))
-        theirs = {one.theirs: np.ascontiguousarray(one.join(weights)) for one in rules_of(GPT2.table, config)}
-        save_file(theirs, Path(folder) / "model.safetensors")
-        del weights, theirs
-        for bits in (0, 8, 4):
-            imports = "from tiny_transformer import pretrained\nfrom tiny_transformer.quantized_layers import weight_bytes"
-            memory, said = peak_of(imports, LOAD, folder, bits)
-            print(f"{bits or 32} bits: the model {int(said) / 1e6:.0f} MB, the peak {memory / 1e6:.0f} MB")
+    """Peaks while models of published sizes are read."""
+    imports = "from tiny_transformer import pretrained\nfrom tiny_transformer.quantized_layers import weight_bytes"
+    for title, (family, values, dtype) in PUBLISHED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_constant(Path(folder), family, values, dtype)
+            for bits in (0, 8, 4):
+                peak, said = peak_of(imports, LOAD, folder, bits)
+                size = int(said)
+                print(f"{title}, {bits or 32} bits: the model {size / 1e6:,.0f} MB, the peak {peak / 1e6:,.0f} MB, {peak / size:.2f} of it")
 
 
 def speed(tokens: int = 24, rounds: int = 3) -> None:
