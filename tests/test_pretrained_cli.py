@@ -280,6 +280,7 @@ def test_inspect_says_where_a_model_comes_from(tmp_path, capsys):
     ("lineage", "said"),
     [
         ({}, []), ({"chat_template": {}}, []), ({"corpus": "shakespeare", "recipe": "demo"}, ["trained on shakespeare by the recipe demo"]),
+        ({"imported_from": "theirs", "family": "llama", "sha256": {"a": "1", "b": "2"}}, ["imported from theirs (llama), 2 files"]),
         ({"corpus": "mine.txt", "recipe": None}, ["trained on mine.txt"]), ({"parent": "runs/a/best.pt"}, ["made from runs/a/best.pt"]),
     ],
 )  # fmt: skip

@@ -123,6 +123,15 @@ def test_another_programs_config_is_no_run_though_it_names_an_environment(record
     assert json.loads(Path("r/config.json").read_text()) == record
 
 
+def test_another_programs_weights_are_not_suggested(here):
+    for folder, record in (("theirs", {"model_type": "llama"}), ("ours", {"environment": {}})):
+        Path(folder).mkdir()
+        Path(folder, "config.json").write_text(json.dumps(record))
+        Path(folder, "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"no checkpoint at back\. There is ours/model\.safetensors$"):
+        resolve("back")
+
+
 def test_a_folder_of_something_else_is_left_alone(here):
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").write_text("years of work")

@@ -320,9 +320,10 @@ def _readings(path: Path) -> Iterator[Path]:
 
 
 def _known(path: Path) -> list[Path]:
-    """Runs with a checkpoint, and other checkpoint files, in ./checkpoints and beside `path`."""
+    """Runs with a checkpoint, and other checkpoint files, in ./checkpoints and beside `path`; not another program's weights."""
     folders = {folder.resolve(): folder for folder in (HOME, path, path.parent, path.parent.parent) if folder.is_dir()}
     files = sorted(file for folder in folders.values() for pattern in PATTERNS for file in folder.glob(pattern))
+    files = [file for file in files if is_run(file.parent) or not (file.parent / "config.json").is_file()]
     return list(dict.fromkeys([*(file.parent for file in files if file.name in PREFERRED), *files]))
 
 

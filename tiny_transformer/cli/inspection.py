@@ -90,7 +90,11 @@ def origins(lineage: Mapping[str, Any]) -> list[str]:
 
 
 def _digests(made: Mapping[str, Any]) -> str:
-    return "".join(f", {name} SHA-256 {digest[:16]}…" for name, digest in made.get("sha256", {}).items())
+    """Of one file; those of several are many words, and `--json` has them."""
+    files = made.get("sha256", {})
+    if len(files) > 1:
+        return f", {len(files)} files"
+    return "".join(f", {name} SHA-256 {digest[:16]}…" for name, digest in files.items())
 
 
 def changed(config: ModelConfig) -> str:
