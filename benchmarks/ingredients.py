@@ -193,23 +193,29 @@ def student(probability: float, freedom: int) -> float:
     return high
 
 
+def _half_width(groups: Sequence[Sequence[float]]) -> float:
+    """Of the 95 % interval around a single measurement, from the standard deviation within groups, pooled."""
+    freedom = sum(len(values) - 1 for values in groups)
+    squares = sum((len(values) - 1) * statistics.variance(values) for values in groups if len(values) > 1)
+    return student(0.95, freedom) * math.sqrt(squares / freedom) if freedom else math.nan
+
+
 def table(lines: Sequence[dict[str, Any]], minutes: float) -> str:
     """Each case's mean loss, and how far it lies from what it is compared with, with its 95 % confidence interval.
 
-    One standard deviation for all cases, pooled: a single case has too few seeds to know its own.
+    One standard deviation for all cases around the recipe and one for all around the plain one, pooled: a single case has too few
+    seeds to know its own, and a badly trained model varies far more than a good one.
     """
     known, losses = paces(lines), defaultdict(list)
     for line in lines:
         if "case" in line and line["steps"] == Case(line["case"]).steps(known, minutes):
             losses[line["case"]].append(line["loss"])
-    freedom = sum(len(values) - 1 for values in losses.values())
+    wide = {base: _half_width([values for name, values in losses.items() if Case(name).base == base]) for base in (ALL, PLAIN)}
     rows = ["| ingredient | case | seeds | steps | loss | difference, 95 % | speed |", "|---|---|--:|--:|--:|--:|--:|"]
-    squares = sum((len(values) - 1) * statistics.variance(values) for values in losses.values() if len(values) > 1)
-    wide = student(0.95, freedom) * math.sqrt(squares / freedom) if freedom else math.nan
     for name in sorted(losses, key=lambda name: (name.split()[0] not in (ALL, "without"), " " in name, statistics.fmean(losses[name]))):
         case, (kind, _, ingredient), values = Case(name), name.partition(" "), losses[name]
         mean, base, speed = statistics.fmean(values), losses.get(case.base, []), ""
-        wider = wide * math.sqrt(1 / len(values) + 1 / len(base)) if base else math.nan
+        wider = wide[case.base] * math.sqrt(1 / len(values) + 1 / len(base)) if base else math.nan
         apart = f"{mean - statistics.fmean(base):+.4f} ± {wider:.4f}" if base and name != case.base else ""
         says, how = {ALL: "the recipe", PLAIN: "none of them"}.get(name, "a quarter more steps"), ""
         if ingredient in SAYS:

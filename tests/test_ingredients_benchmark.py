@@ -95,7 +95,7 @@ def test_the_table():
         pace("without muon", 30, 1.5), pace("without muon", 30, 1.34),
         *(line(ALL, seed, loss) for seed, loss in enumerate([1.4, 1.42, 1.41])), line(ALL, 3, 9.0, steps=90),  # of another pace
         *(line("without muon", seed, loss) for seed, loss in enumerate([1.5, 1.55])), line("all more", 0, 1.35, 175),
-        line(PLAIN, 0, 1.9), line("alone muon", 0, 1.7),
+        line(PLAIN, 0, 1.9), line(PLAIN, 1, 2.1), line("alone muon", 0, 1.7),
     ]  # fmt: skip
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table(lines, 2.5).splitlines()]
     names = [["the recipe", ""], ["a quarter more steps", ""], ["Muon", "without"], ["none of them", ""], ["Muon", "alone"]]
@@ -106,7 +106,8 @@ def test_the_table():
     half = 3.182 * pooled * math.sqrt(1 / 2 + 1 / 3)  # t for three degrees of freedom
     assert by_name["Muon", "without"] == ["2", "140", "1.5250", f"+0.1150 ± {half:.4f}", "1.42"]
     assert by_name["a quarter more steps", ""][:3] == ["1", "175", "1.3500"] and by_name["a quarter more steps", ""][4] == ""
-    assert by_name["Muon", "alone"][3].startswith("-0.2000 ±") and by_name["Muon", "alone"][4] == "0.50"
+    wide = student(0.95, 1) * statistics.stdev([1.9, 2.1]) * math.sqrt(1 + 1 / 2)  # the plain one's own deviation, with one degree of freedom
+    assert by_name["Muon", "alone"][3] == f"-0.3000 ± {wide:.4f}" and by_name["Muon", "alone"][4] == "0.50"
 
 
 def test_the_best_stands_first_and_the_recipe_before_all():

@@ -26,6 +26,7 @@ BUGS = [
     Bug("speeds beside the recipe's", FILE, "known[name].rate / known[case.base].rate", "known[name].rate / known[ALL].rate", TESTS),
     Bug("one more degree of freedom for each case", FILE, "freedom = sum(len(values) - 1 for values", "freedom = sum(len(values) for values", TESTS),
     Bug("the interval of one mean", FILE, "math.sqrt(1 / len(values) + 1 / len(base))", "math.sqrt(1 / len(values))", TESTS),
+    Bug("one deviation for good and bad models", FILE, "if Case(name).base == base])", "])", TESTS),
     Bug("a normal distribution for few seeds", FILE, "student(0.95, freedom) *", "1.96 *", TESTS),
     Bug("one side only", FILE, "return 2 * scale * t / parts / 3", "return scale * t / parts / 3", TESTS),
     Bug("trained by the clock after all", FILE, 'train(words_of(case, seed, out, "--max-steps", str(steps)))', 'train(words_of(case, seed, out, "--minutes", str(steps)))', TESTS),
