@@ -106,7 +106,7 @@ def test_the_table():
     half = 3.182 * pooled * math.sqrt(1 / 2 + 1 / 3)  # t for three degrees of freedom
     assert by_name["Muon", "without"] == ["2", "140", "1.5250", f"+0.1150 ± {half:.4f}", "1.42"]
     assert by_name["a quarter more steps", ""][:3] == ["1", "175", "1.3500"] and by_name["a quarter more steps", ""][4] == ""
-    wide = student(0.95, 1) * statistics.stdev([1.9, 2.1]) * math.sqrt(1 + 1 / 2)  # the plain one's own deviation, with one degree of freedom
+    wide = student(0.95, 1) * statistics.stdev([1.9, 2.1]) * math.sqrt(1 + 1 / 2)  # the plain one has a deviation of its own
     assert by_name["Muon", "alone"][3] == f"-0.3000 ± {wide:.4f}" and by_name["Muon", "alone"][4] == "0.50"
 
 
