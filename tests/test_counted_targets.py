@@ -195,6 +195,12 @@ def test_soft_targets_of_sixteen_bits_are_computed_in_thirty_two():
     assert torch.equal(loss, objectives.soft_cross_entropy(rough.float(), targets, probabilities, 0.5))
 
 
+def test_another_reduction_is_refused():
+    logits, targets, probabilities = (torch.tensor(part) for part in some())
+    with pytest.raises(ConfigError, match="reduction='summe'"):
+        objectives.soft_cross_entropy(logits, targets, probabilities, 0.5, "summe")
+
+
 def test_where_nothing_is_asked_the_mean_is_nothing():
     logits, targets, probabilities = some(4)
     nothing = np.full_like(targets, IGNORE)

@@ -92,7 +92,8 @@ class RoundedLinear(nn.Module):
         """The whole matrix as numbers: (out, in)."""
         return self.quantized.dequantize(dtype)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) to (…, out)."""
         y = self.product(x.reshape(-1, self.in_features))
         return y.view(*x.shape[:-1], self.out_features)
 

@@ -23,6 +23,7 @@ BUGS = [
     Bug("expected where nothing is asked", LOSS, ".to(log_probabilities.dtype) * asked[..., None]", ".to(log_probabilities.dtype)", "counted_targets"),
     Bug("the shares the wrong way round", LOSS, "(1 - share) * cross_entropy(log_probabilities, targets, \"sum\") + share * counted", "share * cross_entropy(log_probabilities, targets, \"sum\") + (1 - share) * counted", "counted_targets"),
     Bug("a mean over all places", LOSS, "total / asked.sum().clamp(min=1)", "total / asked.numel()", "counted_targets"),
+    Bug("any word is a mean", LOSS, "    check_choice(\"reduction\", reduction, (\"mean\", \"sum\"))\n    asked", "    asked", "counted_targets"),
     Bug("nothing divided by nothing", LOSS, "total / asked.sum().clamp(min=1)", "total / asked.sum()", "counted_targets"),
     Bug("by hand, half of the sum is a mean", HAND, "logits - log_sum.reshape(*targets.shape, 1))).sum()) / divisor", "logits - log_sum.reshape(*targets.shape, 1))).sum())", "counted_targets"),
     Bug("by hand, the gradient of the sum", HAND, "+ share / divisor * counted", "+ share * counted", "counted_targets"),

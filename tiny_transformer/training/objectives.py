@@ -81,6 +81,7 @@ def soft_cross_entropy(
     """
     import torch
 
+    check_choice("reduction", reduction, ("mean", "sum"))
     asked = torch.as_tensor(targets, device=logits.device) != IGNORE
     log_probabilities = _wide(logits).log_softmax(-1)
     weights = torch.as_tensor(probabilities, device=logits.device).to(log_probabilities.dtype) * asked[..., None]
