@@ -1,19 +1,21 @@
 """What the second ways of computing gain on this machine: each beside PyTorch's own way, in turns, in the same run.
 
     python -m benchmarks.products                            all of it, some two minutes
-    python -m benchmarks.products linear                     one of: products, linear, attention, compiled
+    python -m benchmarks.products block                      one of: products, block, linear, attention, compiled
 
 The limits in `linear.py`, `attention_products.py` and `attention.py` say from which size to which a way is taken; they were chosen by
-this table. A training step is that of `training.py`, the same model and batch both times, only the limit moved. Nothing is kept: these are
-not comparisons with others. Read before: `harness.py`, `training.py`.
+this table. A training step is that of `training.py`, the same model and batch both times, only the limit moved. `block` is whole layers
+in C; the other steps are made without them, as where there is no C compiler. Nothing is kept: these are not comparisons with others.
+Read before: `harness.py`, `training.py`.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from benchmarks.harness import Result, compare, machine, warn_if_busy
 from benchmarks.training import SAME, VOCAB, ours
 from benchmarks.watch import is_busy
-from tiny_transformer import attention, attention_products, linear
+from tiny_transformer import attention, attention_products, block_by_hand, linear
 from tiny_transformer.config import ModelConfig
 
 NEVER, ALWAYS = 2**62, 0
@@ -41,8 +43,8 @@ class Case:
     batch: int
     module: ModuleType
     limit: str
-    taken: int
-    never: int
+    taken: Any
+    never: Any
     compiled: bool = False
     bfloat16: bool = False
     """Under autocast, as `precision="bfloat16"` trains."""
@@ -58,7 +60,10 @@ SIZES = {
     "6 × 384, context 256": (gpt2(6, 384, 256, 6), 4),
 }  # fmt: skip
 """Models and batches: those of `training.py`."""
+IN_C = ("_library", block_by_hand._library, lambda: None)
+"""What decides about layers in C: its name in `block_by_hand`, as it is, and for a machine without a compiler."""
 CASES = {
+    "block": [Case(f"step, layers in C, {name}", c, b, block_by_hand, *IN_C) for name, (c, b) in SIZES.items()],
     "linear": [
         Case(f"step, oneDNN, x of {b * c.max_seq_len * c.d_model:,}, {name}", c, b, linear, "FEWEST", ALWAYS, NEVER)
         for name, (c, b) in SIZES.items()
@@ -74,8 +79,8 @@ CASES = {
 
 
 @contextmanager
-def limit_at(module: ModuleType, name: str, value: int) -> Iterator[None]:
-    """A module's limit, moved for a while."""
+def limit_at(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """A module's limit, or what decides in its place, another one for a while."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -84,13 +89,16 @@ def limit_at(module: ModuleType, name: str, value: int) -> Iterator[None]:
         setattr(module, name, before)
 
 
-def step_of(case: Case, limit: int) -> Callable[[], float]:
+def step_of(case: Case, limit: Any) -> Callable[[], float]:
     """One whole training step with the limit at `limit`; returns its loss."""
     step = ours(case.config, case.compiled)
     ids, targets = torch.randint(VOCAB, (2, case.batch, case.config.max_seq_len), generator=torch.Generator().manual_seed(0))
 
     def run() -> float:
-        with limit_at(case.module, case.limit, limit), torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
+        with ExitStack() as stack:
+            stack.enter_context(limit_at(block_by_hand, IN_C[0], IN_C[2]))
+            stack.enter_context(limit_at(case.module, case.limit, limit))
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16))
             return step(ids, targets).item()
 
     return run

@@ -13,13 +13,15 @@ from hypothesis import strategies as some_of
 from tests.opinionated import opinionated
 from tests.options import OPTIONS
 from tests.test_decode_step import with_biases
+from tiny_transformer import native
 from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.quantized_layers import quantize_model
-from tiny_transformer.sampling import native, native_weights
+from tiny_transformer.sampling import native_weights
 from tiny_transformer.sampling.decode_step import DecodeStep
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate
 from tiny_transformer.sampling.native_step import MOST_ITEMS, PARTS, native_step
+from tiny_transformer.sampling.native_weights import SOURCE, whole_step
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
 
@@ -238,7 +240,7 @@ def test_copied_weights_go_with_their_model():
 @settings(deadline=None, max_examples=60)
 @given(some_of.data())
 def test_a_fingerprint_is_of_every_byte_at_its_place(data):
-    c = native.declared(native.library())
+    c = whole_step()
     sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 512, 520, 65_536, 65_537, 140_000]), min_size=1, max_size=3))
     tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)) for size in sizes]
     before = native_weights._fingerprint(tensors, c, 1)
@@ -254,13 +256,13 @@ def test_a_fingerprint_is_of_every_byte_at_its_place(data):
 @compiled
 def test_a_fingerprint_tells_signs_apart():
     """Highest bits, an even number of times at every place: they must not cancel."""
-    c, weights = native.declared(native.library()), torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    c, weights = whole_step(), torch.randn(4096, generator=torch.Generator().manual_seed(0))
     assert native_weights._fingerprint([weights], c, 1) != native_weights._fingerprint([-weights], c, 1)
 
 
 @compiled
 def test_a_fingerprint_tells_orders_apart():
-    c, parts = native.declared(native.library()), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
+    c, parts = whole_step(), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
     orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
     assert len({native_weights._fingerprint([order], c, 1) for order in orders}) == 4
     assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9
@@ -268,7 +270,7 @@ def test_a_fingerprint_tells_orders_apart():
 
 @compiled
 def test_it_is_compiled_once(monkeypatch):
-    assert native.library() is not None
+    assert native.library(SOURCE) is not None
     native.library.cache_clear()
     run = native.subprocess.run
 
@@ -277,11 +279,23 @@ def test_it_is_compiled_once(monkeypatch):
         return run(command, **more)
 
     monkeypatch.setattr(native.subprocess, "run", only_the_version)
-    assert native.library() is not None
+    assert native.library(SOURCE) is not None
+
+
+@compiled
+def test_another_header_makes_another_library(monkeypatch, tmp_path):
+    for path in native.FOLDER.glob("*.h"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    first = native.library(SOURCE)._name
+    with (tmp_path / "products.h").open("a") as header:
+        header.write("/* changed */\n")
+    native.library.cache_clear()
+    assert native.library(SOURCE)._name != first
 
 
 def test_small_numbers_are_still_there_after_loading():
-    native.library()
+    native.library(SOURCE)
     assert (torch.tensor(1e-39) * 0.5).item() > 0  # some compilers' libraries switch them off for the whole program
 
 
@@ -296,7 +310,7 @@ def test_without_it_pytorch_does_the_work(why, monkeypatch, tmp_path):
         monkeypatch.setenv("TINY_CACHE", str(tmp_path))
     else:
         monkeypatch.setattr(native, "_thread_pools", iter(range(9)).__next__)
-    assert native.library() is None
+    assert native.library(SOURCE) is None
     model, greedy = opinionated("rotary"), SampleConfig(temperature=0, max_tokens=20)
     assert DecodeStep(model, KVCache(model.config, 1)).native is None
     text = TextGenerator(model, CharTokenizer(SYMBOLS)).generate_ids([[2, 3]], greedy)

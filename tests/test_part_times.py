@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.options import small_config
-from tiny_transformer import attention, embeddings, feedforward
+from tiny_transformer import attention, block_by_hand, embeddings, feedforward
 from tiny_transformer.config import SampleConfig, TrainConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.roofline import FORWARD, FUSED_ATTENTION
@@ -24,6 +24,7 @@ from tiny_transformer.training.step_times import time_steps
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import reference_path
 
+compiled = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
 FORTH, BACK = 5.0, 11.0
 CPU = torch.device("cpu")
 
@@ -50,12 +51,14 @@ class Slow(torch.autograd.Function):
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
+    """The C has a real clock, so blocks run as they are written."""
     monkeypatch.setattr(Stopwatch, "_now", lambda self: Clock.now)
+    monkeypatch.setattr(block_by_hand, "_library", lambda: None)
 
 
 @pytest.fixture
 def real_clock(monkeypatch, _clock):
-    monkeypatch.setattr(Stopwatch, "_now", lambda self: time.perf_counter())
+    monkeypatch.undo()
 
 
 def slowed(function):
@@ -223,6 +226,35 @@ def test_an_error_inside_leaves_nothing_behind():
     assert attention.attend is attend
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert run(model)  # and the next one works
+
+
+@compiled
+@pytest.mark.usefixtures("real_clock")
+def test_blocks_in_c_tell_their_parts_and_stay_in_c():
+    model, ids, watch = model_of(dropout=0.1), torch.randint(17, (2, 9)), Stopwatch(CPU)
+    assert block_by_hand.fits(model.blocks, torch.ones(1, 1, 24), model.config)
+
+    def gradients():
+        torch.manual_seed(0)
+        model.zero_grad()
+        objectives.cross_entropy(model(ids), ids).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    plain = gradients()
+    with watched(watch, model, step_times.AROUND):
+        watch.start()
+        begun = time.perf_counter()
+        seen = gradients()
+        took = time.perf_counter() - begun
+        times = watch.times()
+    assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+    inside = {*block_by_hand.PARTS, "dropout", "embeddings", "unembed"} - {""}
+    for phase in ("forward", "backward"):
+        assert inside - {part for part, found in times if found == phase} <= {"dropout"}, phase
+        assert all(times[part, phase] > 0 for part in inside - {"dropout"})
+    assert "heads" not in {part for part, _ in times} and "residual adds" not in {part for part, _ in times}
+    assert sum(times.values()) <= took
+    assert [moment for moment, _ in watch.marks] == sorted(moment for moment, _ in watch.marks)
 
 
 # --- real steps and tokens --------------------------------------------------------------------------------------------

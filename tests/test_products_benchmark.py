@@ -1,5 +1,6 @@
 """The table of second ways: that the two ways which are timed are two, and give the same. No test here times anything."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from benchmarks import products
 from benchmarks.harness import Result
 from benchmarks.products import CASES, compare_products, compare_steps, limit_at, row, step_of
-from tiny_transformer import attention, attention_products, linear
+from tiny_transformer import attention, attention_products, block_by_hand, linear
 
 KEPT = {
+    "block": (block_by_hand, "_library", block_by_hand._library),
     "linear": (linear, "FEWEST", 2**17), "attention": (attention_products, "FEWEST", 128), "compiled": (attention, "MOST_COMPILED", 512)
 }  # fmt: skip
 
@@ -23,20 +25,27 @@ def small(kind):
 
 def counted(monkeypatch, owner, name):
     calls, own = [], getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *given: calls.append(name) or own(*given))
+    monkeypatch.setattr(owner, name, lambda *given, **more: calls.append(name) or own(*given, **more))
     return calls
 
 
-@pytest.mark.parametrize(("kind", "owner", "name"), [("linear", linear, "product"), ("attention", attention_products, "attend_causal")])
+COMPILER = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+WAYS = [
+    pytest.param("block", block_by_hand, "run", marks=COMPILER), ("linear", linear, "product"),
+    ("attention", attention_products, "attend_causal"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "owner", "name"), WAYS)
 def test_one_way_is_taken_and_the_other_is_not(monkeypatch, kind, owner, name):
-    case, calls = small(kind), counted(monkeypatch, owner, name)
+    case, calls, in_c = small(kind), counted(monkeypatch, owner, name), counted(monkeypatch, block_by_hand, "_struct")
     step_of(case, case.never)()
     assert not calls
     step_of(case, case.taken)()
-    assert calls
+    assert calls and bool(in_c) is (kind == "block")
 
 
-@pytest.mark.parametrize("kind", ["linear", "attention"])
+@pytest.mark.parametrize("kind", ["block", "linear", "attention"])
 def test_both_ways_give_the_same_loss(kind):
     case = small(kind)
     with torch.random.fork_rng():

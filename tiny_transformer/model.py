@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tiny_transformer import attention, embeddings
+from tiny_transformer import attention, block_by_hand, embeddings
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.embeddings import Embeddings
 from tiny_transformer.feedforward import ACTIVATIONS
@@ -107,13 +107,15 @@ class TinyTransformerLM(nn.Module):
                 f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self.config.vocab_size - 1} "
                 f"(vocab_size={self.config.vocab_size}). Was another tokenizer used?"
             ) from None
+        in_c = mask is None and bias is None and cache is None and block_by_hand.fits(self.blocks, x, self.config)
         for index, block in enumerate(self.blocks):
-            layer = self._again_in_backward(block) if self.checkpoint_layers and self.training and cache is None else block
+            layer: Callable[..., Tensor] = partial(block_by_hand.run, block) if in_c else block
+            layer = self._again_in_backward(layer) if self.checkpoint_layers and self.training and cache is None else layer
             x = layer(x, mask, bias=bias, rotate=rotate, cache=None if cache is None else cache.layers[index])
         out: Tensor = self.norm(x)
         return out
 
-    def _again_in_backward(self, block: nn.Module) -> Callable[..., Tensor]:
+    def _again_in_backward(self, block: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`block`, keeping only what it is given. Dropout draws the same numbers the second time, so not a bit of any gradient differs."""
         if attention.is_recording() or not torch.is_grad_enabled():
             return block  # recorded weights would come twice

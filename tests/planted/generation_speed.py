@@ -5,7 +5,7 @@ from tests.planted.bug import Bug
 STEP = "tiny_transformer/sampling/decode_step.py"
 PACKED = "tiny_transformer/sampling/packed.py"
 QUANTIZED, LAYERS = "tiny_transformer/quantized.py", "tiny_transformer/quantized_layers.py"
-NATIVE = "tiny_transformer/sampling/native.py"
+NATIVE = "tiny_transformer/native.py"
 WHOLE = "tiny_transformer/sampling/native_step.py"
 WEIGHTS = "tiny_transformer/sampling/native_weights.py"
 C = "tiny_transformer/sampling/whole_step.c"

@@ -31,7 +31,7 @@ BUGS = [
     Bug("backward counted as forward", WATCH, "    watch.phase = \"backward\"\n", "", "part_times"),
     Bug("forward stays backward", WATCH, "        watch.phase = \"forward\"\n        watch.end()", "        watch.end()", "part_times"),
     Bug("the watching's own time shown", WATCH, "return {key: seconds for key, seconds in sums.items() if key[0] != PROFILER}", "return sums", "part_times"),
-    Bug("hooks left behind", WATCH, "lambda *_, part=part: watch.begin(part)).remove)", "lambda *_, part=part: watch.begin(part)).__class__)", "part_times"),
+    Bug("hooks left behind", WATCH, "stack.callback(module.register_forward_pre_hook(begin).remove)", "stack.callback(module.register_forward_pre_hook(begin).__class__)", "part_times"),
     Bug("late binding: every module the last part", WATCH, "lambda *_, part=part: watch.begin(part)", "lambda *_: watch.begin(part)", "part_times"),
     Bug("replaced functions left behind", WATCH, "        setattr(where, name, original) if own else delattr(where, name)", "        pass", "part_times"),
     Bug("softmax counted as scores", WATCH, "            self.watch.become(ATTENTION[1])\n", "", "part_times"),

@@ -17,11 +17,11 @@ from torch import Tensor
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.multi_head import MultiHeadAttention
+from tiny_transformer.native import FLOAT, INTEGER, POINTER
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
-from tiny_transformer.sampling.native import declared, library
-from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights
+from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights, whole_step
 
 MOST_ITEMS = 64
 """More tokens at once than this are work for PyTorch's products."""
@@ -34,28 +34,26 @@ PARTS = ("norms", "q, k, v products", FUSED_ATTENTION, "output projection", "fee
 Listener = Callable[[str, float], None]
 """Told (part, moment) for each part of a token: the moment it began, on `time.perf_counter`'s clock."""
 
-_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-
 
 class _Norm(ctypes.Structure):
-    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("eps", _FLOAT), ("kind", ctypes.c_int32))
+    _fields_ = (("weight", POINTER), ("bias", POINTER), ("eps", FLOAT), ("kind", ctypes.c_int32))
 
 
 class _Block(ctypes.Structure):
     _fields_ = (
         *((name, _Norm) for name in ("norm1", "norm2", "q_norm", "k_norm")),
         *((name, Matrix) for name in ("qkv", "project", "gate", "up", "down")),
-        ("keys", _POINTER), ("values", _POINTER),
+        ("keys", POINTER), ("values", POINTER),
     )  # fmt: skip
 
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, _INT) for name in ("rows", "columns", "layers", "d_model", "heads", "kv_heads", "d_head", "ff")),
-        *((name, _INT) for name in ("window", "vocab", "pre", "activation", "threads")),
-        ("token_scale", _FLOAT), ("softcap", _FLOAT),
-        *((name, _POINTER) for name in ("token", "position", "cosines", "sines", "slopes")),
-        ("norm", _Norm), ("unembed", Matrix), ("blocks", _POINTER),
+        *((name, INTEGER) for name in ("rows", "columns", "layers", "d_model", "heads", "kv_heads", "d_head", "ff")),
+        *((name, INTEGER) for name in ("window", "vocab", "pre", "activation", "threads")),
+        ("token_scale", FLOAT), ("softcap", FLOAT),
+        *((name, POINTER) for name in ("token", "position", "cosines", "sines", "slopes")),
+        ("norm", _Norm), ("unembed", Matrix), ("blocks", POINTER),
     )  # fmt: skip
 
 
@@ -153,7 +151,7 @@ class NativeStep:
 
 def native_step(model: TinyTransformerLM, cache: KVCache) -> NativeStep | None:
     """The step in C, for a model that `fits`; None where it can't be had."""
-    if cache.batch_size > MOST_ITEMS or (c := library()) is None:
+    if cache.batch_size > MOST_ITEMS or (c := whole_step()) is None:
         return None
     rounded = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
     float32 = [*model.parameters(), *(layer.keys for layer in cache.layers), *(module.scales for module in rounded)]
@@ -163,7 +161,7 @@ def native_step(model: TinyTransformerLM, cache: KVCache) -> NativeStep | None:
         and all(module.scales.size(1) == 1 for module in rounded)
         and (table is None or cache.max_len <= len(table))
     )
-    return NativeStep(model, cache, declared(c)) if known else None
+    return NativeStep(model, cache, c) if known else None
 
 
 def _place(tensor: Tensor | None) -> int | None:

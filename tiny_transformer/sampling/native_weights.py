@@ -10,6 +10,7 @@ Left out: the step itself (`native_step.py`). Read before: `native.py`, `quantiz
 import ctypes
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -17,8 +18,26 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.model import TinyTransformerLM
+from tiny_transformer.native import INTEGER, POINTER, Functions, declared, library
 from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.transformer_block import TransformerBlock
+
+SOURCE = Path(__file__).with_name("whole_step.c")
+FUNCTIONS: Functions = {
+    "run": (ctypes.c_int, [POINTER, INTEGER, INTEGER, *[POINTER] * 6]),
+    "scratch": (INTEGER, [POINTER, INTEGER]),
+    "width_for": (INTEGER, [INTEGER, INTEGER]),
+    "fingerprint": (ctypes.c_uint64, [POINTER, POINTER, INTEGER, INTEGER]),
+    "in_large_pages": (None, [POINTER, INTEGER]),
+    "pack_floats": (None, [POINTER, POINTER, *[INTEGER] * 5]),
+    "pack_bytes": (None, [POINTER, POINTER, *[INTEGER] * 5]),
+}
+
+
+def whole_step() -> Any:
+    """The library of `whole_step.c`, or None where it can't be had."""
+    c = library(SOURCE)
+    return None if c is None else declared(c, FUNCTIONS)
 
 
 class Matrix(ctypes.Structure):
@@ -127,13 +146,12 @@ def _packed(joined: _Joined, c: Any, threads: int, kept: list[Tensor]) -> Matrix
 
 if __name__ == "__main__":
     from tiny_transformer.config import ModelConfig
-    from tiny_transformer.sampling.native import declared, library
 
-    model, c = TinyTransformerLM(ModelConfig(d_model=64, n_layers=2), seed=0), library()
+    model, c = TinyTransformerLM(ModelConfig(d_model=64, n_layers=2), seed=0), whole_step()
     if c is None:
         print("no C compiler here: nothing is copied")
     else:
-        first, second = (packed_weights(model, declared(c), 2) for _ in range(2))
+        first, second = (packed_weights(model, c, 2) for _ in range(2))
         model.unembed.weight.data[0, 0] += 1
         third = packed_weights(model, c, 2)
         print("layers", len(first.blocks), "copied again:", second is not first, "after a change:", third is not second)

@@ -4,7 +4,7 @@ Every moment belongs to exactly one part. A stopwatch is switched over when a mo
 ends, so a part's time is its own, without what it calls: the block's own time is its residual adds, the feed-forward network's its
 activation, the attention's the moving of heads. Backward, each node of the autograd graph belongs to the part that made it: nodes
 are numbered as they are made, and the number says when that was. What a node triggers (adding up gradients, keeping a weight's)
-counts as its own.
+counts as its own. Blocks that run in C (`block_by_hand.py`) tell what their time went to.
 
 Leaves out: what is run meanwhile (`step_times.py`, `sampling/token_times.py`). Read before: `model.py`, `roofline.py`.
 """
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tiny_transformer import attention, embeddings, multi_head
+from tiny_transformer.block_by_hand import only_watches, told_to
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.step_cost import ATTENTION, Phase
@@ -118,10 +119,12 @@ def watched(watch: Stopwatch, model: TinyTransformerLM, functions: Sequence[Func
     """
     with ExitStack() as stack:
         for module, part in parts_of(model).items() if inside else ():
-            stack.callback(module.register_forward_pre_hook(lambda *_, part=part: watch.begin(part)).remove)
-            stack.callback(module.register_forward_hook(lambda *_: watch.end(), always_call=True).remove)
+            begin, end = only_watches(lambda *_, part=part: watch.begin(part)), only_watches(lambda *_: watch.end())
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end, always_call=True).remove)
         core = _readable_attention if is_reference() else _as_one(FUSED_ATTENTION)
         if inside:
+            stack.enter_context(told_to(watch.became))
             stack.enter_context(replaced(attention, "attend", partial(core, watch)))
             stack.enter_context(replaced(embeddings, "rotate", partial(_as_one("rotary"), watch)))
             # Three layers in one product: hooks on the layers would part them, and something else would be timed than what runs.
@@ -163,7 +166,7 @@ def replaced(where: Any, name: str, wrapper: Wrapper) -> Iterator[None]:
     """`where.name` is `wrapper(original, …)` inside this block."""
     original = getattr(where, name)
     own = name in vars(where)
-    setattr(where, name, wraps(original)(lambda *args, **more: wrapper(original, *args, **more)))
+    setattr(where, name, only_watches(wraps(original)(lambda *args, **more: wrapper(original, *args, **more))))
     try:
         yield
     finally:

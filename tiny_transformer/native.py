@@ -1,8 +1,8 @@
-"""C that is compiled where it is used: `whole_step.c` as a library, where this machine has a compiler.
+"""C that is compiled where it is used, where this machine has a compiler: a source of the package as a library.
 
 It is compiled once, in one or two seconds, into the cache folder (`corpora/download.py` says where), under a name made of source,
-compiler and processor. Without a compiler, or with `TINY_NATIVE=0`, `library()` is None and everything is done in PyTorch.
-Left out: what the C does (`whole_step.c`), and for which models (`native_step.py`). Read before: nothing.
+compiler and processor. Without a compiler, or with `TINY_NATIVE=0`, `library(…)` is None and everything is done in PyTorch.
+Left out: what the C does (`block_by_hand.c`, `sampling/whole_step.c`), and for which models. Read before: nothing.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,25 @@ from threadpoolctl import threadpool_info
 
 from tiny_transformer.corpora.download import cache_dir
 
-SOURCE = Path(__file__).with_name("whole_step.c")
+FOLDER = Path(__file__).parent
+"""Where the headers are that sources share."""
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 """Threads are OpenMP's, PyTorch's own. Nothing here lets the compiler add in another order than the source says."""
 
 
+POINTER, INTEGER, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+Functions = Mapping[str, tuple[Any, Sequence[Any]]]
+"""Name → what it gives, what it takes."""
+
+
 @cache
-def library() -> ctypes.CDLL | None:
-    """The C as a library, compiled if need be; None without a compiler, or where its threads would not be PyTorch's."""
+def library(source: Path) -> ctypes.CDLL | None:
+    """The source as a library, compiled if need be; None without a compiler, or where its threads would not be PyTorch's."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or os.environ.get("TINY_NATIVE") == "0":
         return None
     try:
-        file = _compiled(compiler)
+        file = _compiled(source, compiler)
         before = _thread_pools()
         found = ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError):
@@ -40,34 +47,26 @@ def library() -> ctypes.CDLL | None:
     return found if _thread_pools() == before else None  # two pools of threads would wait for each other's processors
 
 
-def declared(c: Any) -> Any:
+def declared(c: Any, functions: Functions) -> Any:
     """The library, told what its functions take and give."""
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    for name, result, arguments in (
-        ("run", ctypes.c_int, [pointer, integer, integer, *[pointer] * 6]),
-        ("scratch", integer, [pointer, integer]),
-        ("width_for", integer, [integer, integer]),
-        ("fingerprint", ctypes.c_uint64, [pointer, pointer, integer, integer]),
-        ("in_large_pages", None, [pointer, integer]),
-        ("pack_floats", None, [pointer, pointer, *[integer] * 5]),
-        ("pack_bytes", None, [pointer, pointer, *[integer] * 5]),
-    ):
+    for name, (result, arguments) in functions.items():
         getattr(c, name).restype, getattr(c, name).argtypes = result, arguments
     return c
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(source: Path, compiler: str) -> Path:
     """The library's file, made if it is not there. Written beside its name and then renamed: nobody loads half a file."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=120).stdout
-    source = SOURCE.read_text(encoding="utf-8")
-    name = hashlib.sha256("\n".join((source, *FLAGS, version, _processor())).encode()).hexdigest()[:16]
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(FOLDER.glob("*.h")))]
+    name = hashlib.sha256("\n".join((*texts, *FLAGS, version, _processor())).encode()).hexdigest()[:16]
     folder = cache_dir()
-    file = folder / f"{SOURCE.stem}-{name}.so"
+    file = folder / f"{source.stem}-{name}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "made.so"
-            subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, check=True, timeout=900)
+            command = [compiler, *FLAGS, f"-I{FOLDER}", str(source), "-o", str(made), "-lm"]
+            subprocess.run(command, capture_output=True, check=True, timeout=900)
             made.replace(file)
     return file
 
@@ -88,6 +87,7 @@ def _thread_pools() -> int:
 if __name__ == "__main__":
     import torch
 
-    found = library()
     print(f"PyTorch's threads: {torch.get_num_threads()}, pools of OpenMP threads: {_thread_pools()}")
-    print("no C compiler here: PyTorch's products are used" if found is None else f"compiled: {Path(found._name).name}")
+    for source in sorted(FOLDER.glob("**/*.c")):
+        found = library(source)
+        print(source.name, "not compiled: PyTorch does its work" if found is None else f"compiled: {Path(found._name).name}")

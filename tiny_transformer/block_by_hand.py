@@ -1,0 +1,288 @@
+"""One layer in training on a CPU as one function with its backward pass by hand: `block_by_hand.c`, and when it stands in.
+
+A small model's training step is some seven hundred operations, and on a CPU half of its time passes outside the matrix products. In C
+a layer is one call forwards and one backwards. It knows causal layers with the norm before the branch, every activation, bias and norm,
+shared keys, rotary positions and dropout, in float32; all else, and a machine without a C compiler, runs as `transformer_block.py` says.
+Left out: embeddings, the last norm and the output layer. Read before: `by_hand.py`, `native.py`, `transformer_block.py`.
+"""
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from tiny_transformer import attention, by_hand, embeddings, feedforward, multi_head
+from tiny_transformer.config import ModelConfig
+from tiny_transformer.feedforward import ACTIVATIONS, FeedForward
+from tiny_transformer.linear import Linear
+from tiny_transformer.multi_head import MultiHeadAttention
+from tiny_transformer.native import INTEGER, POINTER, declared, library
+from tiny_transformer.normalization import LayerNorm, RMSNorm
+from tiny_transformer.transformer_block import TransformerBlock
+from tiny_transformer.utils.reference import TraceableVar
+
+KNOWN = {nn.ModuleList, TransformerBlock, MultiHeadAttention, FeedForward, LayerNorm, RMSNorm, Linear}
+"""The parts whose equations are written in C."""
+FUNCTIONS = tuple(
+    (where, name, getattr(where, name))
+    for where, names in (
+        (attention, ("attend",)), (multi_head, ("split_heads", "merge_heads", "expand_kv", "side_by_side")),
+        (feedforward, ("feed_forward",)), (embeddings, ("rotate",)),
+    )
+    for name in names
+)  # fmt: skip
+"""What the parts call through their modules: a learner's own in the place of one of these is to run."""
+ORDER = tuple(ACTIVATIONS)
+"""The activations in the order of the C."""
+NORMS = ("norm1", "norm2", "attention.q_norm", "attention.k_norm")
+LAYERS = (
+    "attention.W_query", "attention.W_key", "attention.W_value", "attention.out_proj", "feedforward.gate", "feedforward.up",
+    "feedforward.down",
+)  # fmt: skip
+WEIGHTS = tuple(f"{part}.{kind}" for part in (*NORMS, *LAYERS) for kind in ("weight", "bias"))
+"""A block's weights in the order of the C; a block need not have all of them."""
+PARTS = (
+    "norms", "q, k, v products", "q, k norms", "rotary", "attention (fused)", "output projection", "feed-forward up", "activation",
+    "feed-forward down", "",
+)  # fmt: skip
+"""What the time of the C's first thread goes to, as `step_cost.py` calls the parts; the last is waiting for the others. Sums are timed with
+the product before them."""
+Listener = Callable[[str, float], None]
+"""Told (part, moment) for the parts of each call: the moment it began, on `time.perf_counter`'s clock, as if each had run in one piece."""
+
+PLACES = ("weight", "bias", "dweight", "dbias")
+_listener: TraceableVar[Listener | None] = TraceableVar("block_listener", default=None)
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (
+        *((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", ctypes.c_double),
+    )  # fmt: skip
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (*((name, POINTER) for name in PLACES), ("outputs", INTEGER), ("inputs", INTEGER))
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        *((name, INTEGER) for name in ("batch", "seq", "d_model", "heads", "kv_heads", "d_head", "ff", "activation", "threads")),
+        *((name, _Norm) for name in ("norm1", "norm2", "q_norm", "k_norm")),
+        *((name, _Linear) for name in ("query", "key", "value", "project", "gate", "up", "down")),
+        *((name, POINTER) for name in ("cosines", "sines", "drop1", "drop2")),
+    )  # fmt: skip
+
+
+@cache
+def _library() -> Any:
+    """The C, or None where it can't be had."""
+    c = library(Path(__file__).with_suffix(".c"))
+    functions = {
+        **{name: (INTEGER, [POINTER]) for name in ("kept_size", "forward_scratch_size", "backward_scratch_size")},
+        "forward": (None, [POINTER] * 6),
+        "backward": (None, [POINTER] * 7),
+    }
+    return None if c is None else declared(c, functions)
+
+
+# ------------------------------------------------------------ when
+
+
+def fits(blocks: nn.ModuleList, x: Tensor, config: ModelConfig) -> bool:
+    """Whether these blocks may run in C for this x (batch, seq, d_model): trained here in float32, and as they are written.
+
+    Parts that somebody replaced, wrapped, or listens to, and functions in whose place somebody put their own, run as they are.
+    """
+    return (
+        by_hand.allowed(x, fewest=1)
+        and type(x) is Tensor
+        and x.dtype == torch.float32
+        and _get_current_dispatch_mode() is None  # whoever counts or replaces operations must see them
+        and config.causal
+        and config.window is None
+        and config.norm_position == "pre"
+        and config.position != "alibi"
+        and not attention.is_recording()
+        and all(_without_watchers(getattr(where, name)) is original for where, name, original in FUNCTIONS)
+        and all(map(_is_plain, blocks.modules()))
+        and _library() is not None
+    )
+
+
+def only_watches(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a hook or a wrapper that changes nothing, and may be left out where the C tells its own times (`told_to`)."""
+    function.only_watches = True  # type: ignore[attr-defined]
+    return function
+
+
+def _without_watchers(function: Any) -> Any:
+    while getattr(function, "only_watches", False):
+        function = function.__wrapped__
+    return function
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """One of the parts that the C knows, whose weights it can read, and that nobody has changed or listens to."""
+    if type(part) not in KNOWN or "forward" in part.__dict__ or part._backward_hooks or part._backward_pre_hooks:
+        return False
+    for hooks in (part._forward_hooks, part._forward_pre_hooks):
+        if hooks and not all(getattr(hook, "only_watches", False) for hook in hooks.values()):
+            return False
+    for weight in part._parameters.values():
+        if weight is not None and not (
+            type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+        ):
+            return False
+    return True
+
+
+@contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Inside, `listener` is told what the time of every call went to."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+# ------------------------------------------------------------ the function
+
+
+def run(
+    block: nn.Module, x: Tensor, mask: None = None, *, bias: None = None, rotate: Callable[[Tensor], Tensor] | None = None,
+    cache: None = None,
+) -> Tensor:  # fmt: skip
+    """`block(x, rotate=rotate)` in C, for a block that `fits`: (batch, seq, d_model) to the same.
+
+    `rotate` is the model's: `embeddings.rotate` with its cos and sin.
+    """
+    assert isinstance(block, TransformerBlock)
+    angles = rotate.keywords if isinstance(rotate, partial) else {}
+    drops = [block.dropout(torch.ones_like(x)) if block.training and block.dropout_rate else None for _ in range(2)]
+    own = dict(block.named_parameters())
+    out: Tensor = BlockByHand.apply(  # type: ignore[no-untyped-call]
+        block, x, angles.get("cos"), angles.get("sin"), *drops, *map(own.get, WEIGHTS)
+    )
+    return out
+
+
+class BlockByHand(torch.autograd.Function):
+    """x (batch, seq, d_model) to the same, through a whole block.
+
+    Its other inputs: the rotation's cosines and sines (seq, d_head / 2), what dropout multiplies each branch by (batch, seq, d_model),
+    and the block's weights in the order of WEIGHTS; None for each that it does not have.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor:
+        """What the backward pass needs is kept in one piece of memory."""
+        x, c = x.contiguous(), _library()
+        struct = _struct(block, x, others, (None,) * len(WEIGHTS))
+        place, out = ctypes.addressof(struct), torch.empty_like(x)
+        kept, scratch = x.new_empty(c.kept_size(place)), _scratch(c.forward_scratch_size(place))
+        _call(c.forward, place, x, out, kept, scratch)
+        ctx.block = block
+        ctx.save_for_backward(x, kept, *others)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of x and of the weights that want one."""
+        x, kept, *others = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants to differentiate this once more
+            return (None, *by_hand.twice(partial(_plain, ctx.block), (x, *others), gradient))
+        c, gradient, dx = _library(), gradient.contiguous(), torch.empty_like(x)
+        weights, wanted = others[-len(WEIGHTS) :], ctx.needs_input_grad[-len(WEIGHTS) :]
+        grads = [torch.empty_like(weight) if want else None for weight, want in zip(weights, wanted, strict=True)]
+        struct = _struct(ctx.block, x, others, grads)
+        place = ctypes.addressof(struct)
+        _call(c.backward, place, x, gradient, dx, kept, _scratch(c.backward_scratch_size(place)))
+        return (None, dx, *(None,) * (len(others) - len(WEIGHTS)), *grads)
+
+
+def _plain(block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor:
+    """The same in PyTorch's own operations."""
+    cos, sin, *drops = others[: -len(WEIGHTS)]
+    rotate = None if cos is None or sin is None else partial(embeddings.rotate, cos=cos, sin=sin)
+    own = {name: weight for name, weight in zip(WEIGHTS, others[-len(WEIGHTS) :], strict=True) if weight is not None}
+
+    def through(name: str, y: Tensor, **more: Any) -> Tensor:
+        weights = {key.removeprefix(f"{name}."): weight for key, weight in own.items() if key.startswith(f"{name}.")}
+        return torch.func.functional_call(block.get_submodule(name), weights, (y,), more)  # type: ignore[no-any-return]
+
+    first, second = (1 if drop is None else drop for drop in drops)
+    x = x + first * through("attention", through("norm1", x), rotate=rotate)
+    return x + second * through("feedforward", through("norm2", x))
+
+
+def _struct(block: TransformerBlock, x: Tensor, others: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> _Block:
+    """The block for the C. What it points at must outlive the call."""
+    weights, gradients = iter(others[-len(WEIGHTS) :]), iter(grads)
+    parts: list[_Norm | _Linear] = []
+    for name in (*NORMS, *LAYERS):
+        weight, bias = next(weights), next(weights)
+        places = (_place(weight), _place(bias), _place(next(gradients)), _place(next(gradients)))
+        if weight is None:
+            parts.append(_Norm() if name in NORMS else _Linear())
+        elif name in NORMS:
+            norm = cast(LayerNorm | RMSNorm, block.get_submodule(name))
+            parts.append(_Norm(*places, weight.numel(), 1 if isinstance(norm, LayerNorm) else 2, norm.eps))
+        else:
+            parts.append(_Linear(*places, *weight.shape))
+    config = block.attention.config
+    return _Block(
+        *x.shape, config.n_heads, config.kv_heads, config.head_width, config.ff_width, ORDER.index(config.activation),
+        torch.get_num_threads(), *parts, *map(_place, others[: -len(WEIGHTS)]),
+    )  # fmt: skip
+
+
+def _place(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _call(function: Callable[..., None], place: int, *tensors: Tensor) -> None:
+    """Call the C, and tell the listener, if there is one, what its time went to."""
+    listener = _listener.get()
+    spent = None if listener is None else (ctypes.c_double * len(PARTS))()
+    begun = time.perf_counter()
+    function(place, *(tensor.data_ptr() for tensor in tensors), spent)
+    if listener is None or spent is None:
+        return
+    for part, seconds in zip(PARTS, spent, strict=True):
+        listener(part, begun)
+        begun += seconds
+    listener("", begun)
+
+
+_memory = threading.local()
+
+
+def _scratch(numbers: int) -> Tensor:
+    """Memory for the length of one call, kept for this thread's next one: the system would have to clear new pages every time."""
+    found: Tensor | None = getattr(_memory, "scratch", None)
+    if found is None or found.numel() < numbers:
+        found = _memory.scratch = torch.empty(numbers)
+    return found
+
+
+if __name__ == "__main__":
+    config = ModelConfig(d_model=128, n_heads=4, activation="gelu_tanh")
+    block, x = TransformerBlock(config), torch.randn(4, 64, 128, requires_grad=True)
+    if not fits(nn.ModuleList([block]), x, config):
+        print("no C compiler here: PyTorch's operations do it all")
+    else:
+        mine, plain = run(block, x), block(x)
+        print(tuple(x.shape), "->", tuple(mine.shape), f"largest difference to the plain block: {(mine - plain).abs().max():.1e}")
+        for name, y in (("in C", mine), ("plain", plain)):
+            begun = time.perf_counter()
+            (dx,) = torch.autograd.grad(y.sum(), x)
+            print(f"backwards {name:6} {1e3 * (time.perf_counter() - begun):6.2f} ms, size of the gradient {dx.norm():.4f}")
