@@ -391,6 +391,9 @@ def test_a_listener_is_told_of_every_part_and_only_inside():
     told.clear()
     model(some(2, 9))
     assert not told
+    with told_to(lambda part, moment: told.append((part, moment))):
+        model_of("gpt2")(some(2, 9))
+    assert {part for part, _ in told} == set(PARTS) - {"q, k norms", "rotary"}
 
 
 # ---------------------------------------------------------------- the products alone

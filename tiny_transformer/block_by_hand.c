@@ -441,10 +441,10 @@ static void queries_keys_values(const Block *b, const Kept *k, const float *pack
         memcpy(raw, qkv + i * wide, both * d * sizeof(float));
         for (int64_t h = 0; h < both; h++) normalise(h < b->heads ? &b->q_norm : &b->k_norm, raw + h * d, qkv + i * wide + h * d);
     }
-    lap(clock, QK_NORM);
+    if (b->q_norm.weight) lap(clock, QK_NORM);
     for (int64_t i = 0; i < n && b->cosines; i++)
         for (int64_t h = 0; h < both; h++) turn(b, qkv + i * wide + h * d, (t + i) % b->seq, 1);
-    lap(clock, ROTARY);
+    if (b->cosines) lap(clock, ROTARY);
 }
 
 /* out (n, d) = stream + drop · (x Wᵀ + bias), through `branch`, which stays in the cache. */
@@ -592,7 +592,7 @@ static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const 
     float *dqkv = s->dqkv + t * wide;
     for (int64_t i = 0; i < n && b->cosines; i++)
         for (int64_t h = 0; h < both; h++) turn(b, dqkv + i * wide + h * d, (t + i) % b->seq, -1);
-    lap(clock, ROTARY);
+    if (b->cosines) lap(clock, ROTARY);
     for (int64_t i = 0; i < n && b->q_norm.weight; i++)
         for (int64_t h = 0; h < both; h++) {
             float *gradient = dqkv + i * wide + h * d;
@@ -600,7 +600,7 @@ static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const 
             int query = h < b->heads;
             normalise_backwards(query ? &b->q_norm : &b->k_norm, raw, gradient, 0, gradient, query ? sums->q_norm : sums->k_norm, 0);
         }
-    lap(clock, QK_NORM);
+    if (b->q_norm.weight) lap(clock, QK_NORM);
     for (const Linear *layer = &b->query; layer <= &b->value; dqkv += layer->out, layer++)
         backwards(layer, packed_at(b, s->packed, layer), n, dqkv, wide, layer == &b->query ? 0 : 1, dnormed, b->d);
     lap(clock, QKV);

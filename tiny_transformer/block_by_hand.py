@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -168,11 +168,16 @@ def run(
     assert isinstance(block, TransformerBlock)
     angles = rotate.keywords if isinstance(rotate, partial) else {}
     drops = [block.dropout(torch.ones_like(x)) if block.training and block.dropout_rate else None for _ in range(2)]
-    own = dict(block.named_parameters())
-    out: Tensor = BlockByHand.apply(  # type: ignore[no-untyped-call]
-        block, x, angles.get("cos"), angles.get("sin"), *drops, *map(own.get, WEIGHTS)
-    )
+    weights = [None if part is None else part._parameters.get(kind) for part in _parts(block) for kind in ("weight", "bias")]
+    out: Tensor = BlockByHand.apply(block, x, angles.get("cos"), angles.get("sin"), *drops, *weights)  # type: ignore[no-untyped-call]
     return out
+
+
+def _parts(block: TransformerBlock) -> tuple[nn.Module | None, ...]:
+    """NORMS and LAYERS."""
+    heads, network = block.attention, block.feedforward
+    norms = (block.norm1, block.norm2, heads.q_norm, heads.k_norm)
+    return (*norms, heads.W_query, heads.W_key, heads.W_value, heads.out_proj, network.gate, network.up, network.down)
 
 
 class BlockByHand(torch.autograd.Function):
@@ -226,18 +231,17 @@ def _plain(block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor
 
 def _struct(block: TransformerBlock, x: Tensor, others: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> _Block:
     """The block for the C. What it points at must outlive the call."""
-    weights, gradients = iter(others[-len(WEIGHTS) :]), iter(grads)
+    weights = others[-len(WEIGHTS) :]
     parts: list[_Norm | _Linear] = []
-    for name in (*NORMS, *LAYERS):
-        weight, bias = next(weights), next(weights)
-        places = (_place(weight), _place(bias), _place(next(gradients)), _place(next(gradients)))
-        if weight is None:
-            parts.append(_Norm() if name in NORMS else _Linear())
-        elif name in NORMS:
-            norm = cast(LayerNorm | RMSNorm, block.get_submodule(name))
-            parts.append(_Norm(*places, weight.numel(), 1 if isinstance(norm, LayerNorm) else 2, norm.eps))
+    for index, part in enumerate(_parts(block)):
+        pair = slice(2 * index, 2 * index + 2)
+        places = map(_place, (*weights[pair], *grads[pair]))
+        if isinstance(part, LayerNorm | RMSNorm):
+            parts.append(_Norm(*places, part.weight.numel(), 1 if isinstance(part, LayerNorm) else 2, part.eps))
+        elif isinstance(part, Linear):
+            parts.append(_Linear(*places, part.out_features, part.in_features))
         else:
-            parts.append(_Linear(*places, *weight.shape))
+            parts.append(_Norm() if index < len(NORMS) else _Linear())
     config = block.attention.config
     return _Block(
         *x.shape, config.n_heads, config.kv_heads, config.head_width, config.ff_width, ORDER.index(config.activation),
@@ -258,8 +262,9 @@ def _call(function: Callable[..., None], place: int, *tensors: Tensor) -> None:
     if listener is None or spent is None:
         return
     for part, seconds in zip(PARTS, spent, strict=True):
-        listener(part, begun)
-        begun += seconds
+        if seconds:  # it has this part
+            listener(part, begun)
+            begun += seconds
     listener("", begun)
 
 
