@@ -247,11 +247,11 @@ int64_t width_for(int64_t out, int64_t threads) {
     return (wide + threads - 1) / threads * 4 <= (narrow + threads - 1) / threads ? 4 * LANES : LANES;
 }
 
-/* The memory that weights will lie in, in pages of 2 MB where the system has them: looking up small ones costs a fifth of the reading. */
+/* The memory that weights will lie in, from the beginning of a page of 2 MB, in such pages where the system has them: looking up
+   small ones costs a fifth of the reading. */
 void in_large_pages(char *memory, int64_t bytes) {
 #if defined(__linux__)
-    char *aligned = (char *)(((uintptr_t)memory + 4095) & ~(uintptr_t)4095);
-    if (bytes > 1 << 21) madvise(aligned, (size_t)(memory + bytes - aligned) & ~(size_t)4095, MADV_HUGEPAGE);
+    if (bytes >= 1 << 21) madvise(memory, (size_t)bytes & ~(size_t)4095, MADV_HUGEPAGE);
 #else
     (void)memory, (void)bytes;
 #endif
