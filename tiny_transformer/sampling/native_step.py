@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.multi_head import MultiHeadAttention
@@ -22,9 +23,12 @@ from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native import declared, library
 from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights
+from tiny_transformer.sampling_rules import SMALLEST_TEMPERATURE
 
 MOST_ITEMS = 64
 """More tokens at once than this are work for PyTorch's products."""
+FEW = 16_384
+"""The largest vocabulary that the C chooses from: its bounds for rounding are for so many numbers."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "relu2", "swiglu")
 """In the order of the C."""
 PARTS = ("norms", "q, k, v products", FUSED_ATTENTION, "output projection", "feed-forward up", "feed-forward down")
@@ -59,6 +63,24 @@ class _Model(ctypes.Structure):
     )  # fmt: skip
 
 
+class Rule(ctypes.Structure):
+    """How the C chooses a token."""
+
+    _fields_ = (
+        ("vocab", _INT), ("top_k", _INT), ("temperature", _FLOAT), ("min_p_log", _FLOAT),
+        ("top_p", ctypes.c_double), ("seconds", ctypes.c_double),
+    )  # fmt: skip
+
+
+def draw_rule(config: SampleConfig, vocab: int) -> Rule | None:
+    """The rule for a vocabulary of this size; None for what the C leaves to `strategies.pick`: penalties, and large vocabularies."""
+    if config.repetition_penalty != 1 or vocab > FEW:
+        return None
+    temperature = 0.0 if config.temperature < SMALLEST_TEMPERATURE else config.temperature
+    top_p = 0.0 if config.top_p in (None, 1) else config.top_p
+    return Rule(vocab, min(config.top_k or vocab, vocab), temperature, -math.inf if config.min_p is None else math.log(config.min_p), top_p, 0.0)
+
+
 class NativeStep:
     """ids to logits (n, vocab): one new token for every text of the cache, or several for its only one."""
 
@@ -71,9 +93,10 @@ class NativeStep:
         self._weights = packed_weights(model, c, self._threads)
         self._blocks = (_Block * len(model.blocks))(*map(self._block, range(len(model.blocks)), self._weights.blocks))
         self._struct = self._model()
-        self._own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
+        self.own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
         self._pointer = ctypes.addressof(self._struct)
         self._space: dict[int, Tensor] = {}
+        self._work = torch.empty(3 * model.config.vocab_size)
         self._moments = torch.zeros(len(PARTS) * len(model.blocks) + 2, dtype=torch.float64)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -86,21 +109,49 @@ class NativeStep:
         column, ids = cache.length, ids.contiguous()
         if column + (n if cache.batch_size == 1 else 1) > cache.max_len or (n != cache.batch_size and cache.batch_size != 1):
             raise ValueError(f"{n} tokens for {cache.batch_size} texts behind {column} of {cache.max_len} columns: they do not fit")
-        embedded = None if self._own_embeddings else self._embedded(ids)
+        embedded = None if self.own_embeddings else self._embedded(ids)
         logits = torch.empty(n, self._struct.unembed.outputs)
-        if n not in self._space:
-            self._space[n] = torch.empty(self._c.scratch(self._pointer, n))
         wrong = self._run(
             self._pointer, n, column, _place(cache.padding), ids.data_ptr(), _place(embedded), logits.data_ptr(),
-            self._space[n].data_ptr(), None if self.listener is None else self._moments.data_ptr(),
+            self._scratch(n).data_ptr(), None if self.listener is None else self._moments.data_ptr(),
         )  # fmt: skip
         if wrong:
-            raise ValueError(f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self._struct.vocab - 1}")
+            raise self._no_token(ids)
         for layer in cache.layers:
             layer.length += n if cache.batch_size == 1 else 1
         if self.listener is not None:
             self._tell(self.listener)
         return logits
+
+    def write(self, ids: Tensor, rule: Rule, heights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read the tokens (rows,), choose the next ones, read those, and so on, at most once for each row of `heights` (count, rows).
+
+        Returns the chosen tokens (n, rows), and logits (rows, vocab) where the C leaves the next choice to its caller; the cache then
+        holds all tokens of the text. Heights are float64, in [0, 1), and the cache has room for all of them.
+        Raises ValueError for an id outside the vocabulary.
+        """
+        cache, count, rows = self.cache, len(heights), self.cache.batch_size
+        if not self.own_embeddings or cache.length + count > cache.max_len or heights.shape != (count, rows):
+            raise ValueError(f"{tuple(heights.shape)} heights for {rows} texts behind {cache.length} of {cache.max_len} columns")
+        ids, heights, chosen = ids.contiguous(), heights.contiguous(), torch.empty(count, rows, dtype=torch.long)
+        logits = torch.empty(rows, self._struct.unembed.outputs)
+        made = self._c.write_on(
+            self._pointer, rows, cache.length, _place(cache.padding), ids.data_ptr(), ctypes.addressof(rule), heights.data_ptr(), count,
+            chosen.data_ptr(), logits.data_ptr(), self._scratch(rows).data_ptr(), self._work.data_ptr(),
+        )  # fmt: skip
+        if made < 0:
+            raise self._no_token(ids)
+        for layer in cache.layers:
+            layer.length += min(made + 1, count)
+        return chosen[:made], logits if made < count else None
+
+    def _scratch(self, n: int) -> Tensor:
+        if n not in self._space:
+            self._space[n] = torch.empty(self._c.scratch(self._pointer, n))
+        return self._space[n]
+
+    def _no_token(self, ids: Tensor) -> ValueError:
+        return ValueError(f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self._struct.vocab - 1}")
 
     def _embedded(self, ids: Tensor) -> Tensor:
         """Vectors that depend on more than a token and its place: (n, d_model)."""

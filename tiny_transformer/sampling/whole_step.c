@@ -454,11 +454,14 @@ APART void head(const Model *m, const Block *block, float *qkv, int64_t first, i
 
 /* ---- the step ---- */
 
-static void note(double *moments, int me, int64_t layer, int part) {
-    if (!moments || me) return;
+static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    moments[layer * UNEMBED + part] = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void note(double *moments, int me, int64_t layer, int part) {
+    if (moments && !me) moments[layer * UNEMBED + part] = seconds();
 }
 
 static void normalise_all(const Norm *norm, const float *x, float *y, int64_t n, int64_t d) {
@@ -568,4 +571,107 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
     }
     note(moments, 0, m->layers, QKV);
     return 0;
+}
+
+/* ---- several tokens in one call ---- */
+
+/* How a token is chosen (`SampleConfig`), and what choosing has cost. */
+typedef struct {
+    int64_t vocab, top_k;             /* top_k: `vocab` keeps all */
+    float temperature, min_p_log;     /* temperature 0: the likeliest; min_p_log: -infinity keeps all */
+    double top_p, seconds;            /* top_p: 0 keeps all */
+} Rule;
+
+#define UNSURE (-1)
+#define MARGIN 1e-5 /* of the whole: what float32 sums of up to 16,384 probabilities, in any order, are never off by */
+#define HIGHEST (1 - 0x1p-52)
+#define REACHED (1 - 1e-6)
+
+/* Numbers as integers in the same order; 0 and -0 are one. */
+INLINE int32_t ordered(float x) {
+    int32_t bits;
+    x += 0.0f;
+    memcpy(&bits, &x, 4);
+    return bits ^ (bits >> 31 & INT32_MAX);
+}
+
+/* How much lies at `least` and above: how many tokens, or their weights. */
+INLINE double above(const int32_t *keys, const float *weights, int64_t n, int64_t least) {
+    double all = 0;
+    int64_t count = 0;
+    if (weights)
+        for (int64_t i = 0; i < n; i++) all += keys[i] >= least ? (double)weights[i] : 0;
+    else
+        for (int64_t i = 0; i < n; i++) count += keys[i] >= least;
+    return weights ? all : (double)count;
+}
+
+/* The largest key above which, itself included, as much lies as is wanted: by halving, for a sort costs more. */
+APART int64_t cut(const int32_t *keys, const float *weights, int64_t n, double wanted) {
+    int64_t low = INT32_MAX, high = INT32_MIN;
+    for (int64_t i = 0; i < n; i++) {
+        low = keys[i] < low ? keys[i] : low;
+        high = keys[i] > high ? keys[i] : high;
+    }
+    while (low < high) {
+        int64_t middle = low + (high - low + 1) / 2;
+        if (above(keys, weights, n, middle) >= wanted) low = middle;
+        else high = middle - 1;
+    }
+    return low;
+}
+
+/* The token at height u of the cumulated probabilities, as `sampling/strategies.py` has it. UNSURE where another rounding might
+   choose another one, where ties have to be settled, and where the logits are damaged: then the caller asks there. */
+APART int64_t draw(const Rule *rule, const float *logits, double u, float *work) {
+    int64_t n = rule->vocab, best = 0, least = INT32_MIN;
+    float *scaled = work, *weights = work + n;
+    int32_t *keys = (int32_t *)(work + 2 * n);
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(logits[i])) return UNSURE;
+        best = logits[i] > logits[best] ? i : best;
+    }
+    if (!isfinite(logits[best])) return UNSURE;
+    if (rule->temperature == 0) return best;
+    for (int64_t i = 0; i < n; i++) scaled[i] = logits[i] / rule->temperature;
+    float most = scaled[best], floor = most + rule->min_p_log;
+    if (!isfinite(most)) return UNSURE;
+    for (int64_t i = 0; i < n; i++) keys[i] = ordered(scaled[i]);
+    if (rule->top_k < n) {
+        least = cut(keys, 0, n, (double)rule->top_k);
+        if (above(keys, 0, n, least) != rule->top_k) return UNSURE;
+    }
+    for (int64_t i = 0; i < n; i++) weights[i] = keys[i] >= least ? exponential(scaled[i] - most) : 0;
+    double whole = above(keys, weights, n, least), reached = 0, wanted = rule->top_p * REACHED, edge = MARGIN * whole;
+    if (rule->top_p) {
+        least = cut(keys, weights, n, wanted * whole);
+        if (above(keys, weights, n, least) < wanted * whole + edge || above(keys, weights, n, least + 1) > wanted * whole - edge) return UNSURE;
+        if (above(keys, 0, n, least) - above(keys, 0, n, least + 1) > 1) return UNSURE;
+    }
+    for (int64_t i = 0; i < n; i++) weights[i] = keys[i] >= least && scaled[i] >= floor ? weights[i] : 0;
+    whole = above(keys, weights, n, least);
+    edge = MARGIN * whole;
+    double height = (u < HIGHEST ? u : HIGHEST) * whole;
+    for (int64_t i = 0; i < n; i++) {
+        if (reached + weights[i] > height) return reached + edge < height && height + edge < reached + weights[i] ? i : UNSURE;
+        reached += weights[i];
+    }
+    return UNSURE;
+}
+
+/* Up to `count` tokens behind each of n texts, whose last ones, not read yet, are `ids`; heights and chosen (count, n). The rest as for
+   `run`. Returns how many have been chosen: if not all, one more has been read, and its logits are there, but what comes next is open.
+   -1 for an id that is none. */
+int64_t write_on(const Model *m, int64_t n, int64_t column, const int64_t *padding, const int64_t *ids, Rule *rule, const double *heights,
+                 int64_t count, int64_t *chosen, float *logits, float *space, float *work) {
+    for (int64_t step = 0; step < count; step++) {
+        if (run(m, n, column + step, padding, step ? chosen + (step - 1) * n : ids, 0, logits, space, 0)) return -1;
+        double begun = seconds();
+        for (int64_t row = 0; row < n; row++) {
+            chosen[step * n + row] = draw(rule, logits + row * m->unembed.out, heights[step * n + row], work);
+            if (chosen[step * n + row] == UNSURE) return step;
+        }
+        rule->seconds += seconds() - begun;
+    }
+    return count;
 }
