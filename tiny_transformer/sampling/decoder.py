@@ -89,7 +89,6 @@ class Decoder:
                 hidden = self.model.hidden(self.tokens[:, self._origin + seen : self.end], cache=self.cache)
             return self.model.unembed(hidden)[:, -1]  # type: ignore[no-any-return]
 
-    @torch.inference_mode()
     def write(self, rule: Rule, heights: Tensor) -> list[list[int]]:
         """Write at most as many tokens as there are rows of `heights` (count, batch), in one call: what `logits`, `pick` and `append`
         would do in turns. Returns the new tokens of every turn.
@@ -101,11 +100,10 @@ class Decoder:
         if native is None or not native.own_embeddings or not 0 < seen < self.limit or seen + 1 != self.end - self._origin:
             return []
         heights = heights[: self.limit - seen]
-        chosen, self._undecided = native.write(self.tokens[:, self.end - 1], rule, heights)
-        self._make_room(len(chosen))
-        self.tokens[:, self.end : self.end + len(chosen)] = chosen.t()
-        self.end += len(chosen)
-        return chosen.tolist()  # type: ignore[no-any-return]
+        self._make_room(len(heights))
+        made, self._undecided = native.write(self.tokens, self.end, rule, heights)
+        self.end += made
+        return self.tokens[:, self.end - made : self.end].t().tolist()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def append(self, tokens: Tensor) -> None:

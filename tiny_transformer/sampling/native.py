@@ -45,7 +45,7 @@ def declared(c: Any) -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     for name, result, arguments in (
         ("run", ctypes.c_int, [pointer, integer, integer, *[pointer] * 6]),
-        ("write_on", integer, [pointer, integer, integer, *[pointer] * 4, integer, *[pointer] * 4]),
+        ("write_on", integer, [pointer, integer, integer, pointer, pointer, integer, pointer, pointer, integer, *[pointer] * 3]),
         ("scratch", integer, [pointer, integer]),
         ("width_for", integer, [integer, integer]),
         ("fingerprint", ctypes.c_uint64, [pointer, pointer, integer, integer]),

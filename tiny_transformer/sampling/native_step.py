@@ -96,7 +96,7 @@ class NativeStep:
         self.own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
         self._pointer = ctypes.addressof(self._struct)
         self._space: dict[int, Tensor] = {}
-        self._work = torch.empty(3 * model.config.vocab_size)
+        self._work, self._logits = torch.empty(3 * model.config.vocab_size), torch.empty(cache.batch_size, self._struct.unembed.outputs)
         self._moments = torch.zeros(len(PARTS) * len(model.blocks) + 2, dtype=torch.float64)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -123,27 +123,27 @@ class NativeStep:
             self._tell(self.listener)
         return logits
 
-    def write(self, ids: Tensor, rule: Rule, heights: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Read the tokens (rows,), choose the next ones, read those, and so on, at most once for each row of `heights` (count, rows).
+    def write(self, tokens: Tensor, end: int, rule: Rule, heights: Tensor) -> tuple[int, Tensor | None]:
+        """Read the last of the tokens (rows, at least end + count), choose and put down the next, read that, and so on: once for each
+        row of `heights` (count, rows), float64, in [0, 1).
 
-        Returns the chosen tokens (n, rows), and logits (rows, vocab) where the C leaves the next choice to its caller; the cache then
-        holds all tokens of the text. Heights are float64, in [0, 1), and the cache has room for all of them.
-        Raises ValueError for an id outside the vocabulary.
+        Returns how many have been put down from column `end` on. Where the C leaves the next choice to its caller there are fewer, and
+        logits (rows, vocab); the cache then holds the whole text. Raises ValueError for an id outside the vocabulary.
         """
         cache, count, rows = self.cache, len(heights), self.cache.batch_size
-        if not self.own_embeddings or cache.length + count > cache.max_len or heights.shape != (count, rows):
-            raise ValueError(f"{tuple(heights.shape)} heights for {rows} texts behind {cache.length} of {cache.max_len} columns")
-        ids, heights, chosen = ids.contiguous(), heights.contiguous(), torch.empty(count, rows, dtype=torch.long)
-        logits = torch.empty(rows, self._struct.unembed.outputs)
+        column = cache.length
+        if not self.own_embeddings or column + count > cache.max_len or end + count > tokens.size(1) or heights.size(1) != rows:
+            raise ValueError(f"{tuple(heights.shape)} heights for {rows} texts behind {column} of {cache.max_len} columns: they do not fit")
         made = self._c.write_on(
-            self._pointer, rows, cache.length, _place(cache.padding), ids.data_ptr(), ctypes.addressof(rule), heights.data_ptr(), count,
-            chosen.data_ptr(), logits.data_ptr(), self._scratch(rows).data_ptr(), self._work.data_ptr(),
+            self._pointer, rows, column, _place(cache.padding), tokens.data_ptr() + (end - 1) * tokens.itemsize, tokens.stride(0),
+            ctypes.addressof(rule), heights.data_ptr(), count, self._logits.data_ptr(), self._scratch(rows).data_ptr(),
+            self._work.data_ptr(),
         )  # fmt: skip
         if made < 0:
-            raise self._no_token(ids)
+            raise self._no_token(tokens[:, end - 1])
         for layer in cache.layers:
             layer.length += min(made + 1, count)
-        return chosen[:made], logits if made < count else None
+        return made, self._logits.clone() if made < count else None
 
     def _scratch(self, n: int) -> Tensor:
         if n not in self._space:

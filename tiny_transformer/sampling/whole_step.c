@@ -659,18 +659,19 @@ APART int64_t draw(const Rule *rule, const float *logits, double u, float *work)
     return UNSURE;
 }
 
-/* Up to `count` tokens behind each of n texts, whose last ones, not read yet, are `ids`; heights and chosen (count, n). The rest as for
-   `run`. Returns how many have been chosen: if not all, one more has been read, and its logits are there, but what comes next is open.
-   -1 for an id that is none. */
-int64_t write_on(const Model *m, int64_t n, int64_t column, const int64_t *padding, const int64_t *ids, Rule *rule, const double *heights,
-                 int64_t count, int64_t *chosen, float *logits, float *space, float *work) {
+/* Up to `count` tokens behind each of n texts, the last of which, not read yet, stand at `tokens`, `stride` from one text to the next;
+   what is chosen is written behind them. heights (count, n); the rest as for `run`. Returns how many have been chosen: if not all, one
+   more has been read, and its logits are there, but what comes next is open. -1 for an id that is none. */
+int64_t write_on(const Model *m, int64_t n, int64_t column, const int64_t *padding, int64_t *tokens, int64_t stride, Rule *rule,
+                 const double *heights, int64_t count, float *logits, float *space, float *work) {
     for (int64_t step = 0; step < count; step++) {
-        if (run(m, n, column + step, padding, step ? chosen + (step - 1) * n : ids, 0, logits, space, 0)) return -1;
+        int64_t ids[n], next[n];
+        for (int64_t row = 0; row < n; row++) ids[row] = tokens[row * stride + step];
+        if (run(m, n, column + step, padding, ids, 0, logits, space, 0)) return -1;
         double begun = seconds();
-        for (int64_t row = 0; row < n; row++) {
-            chosen[step * n + row] = draw(rule, logits + row * m->unembed.out, heights[step * n + row], work);
-            if (chosen[step * n + row] == UNSURE) return step;
-        }
+        for (int64_t row = 0; row < n; row++)
+            if ((next[row] = draw(rule, logits + row * m->unembed.out, heights[step * n + row], work)) == UNSURE) return step;
+        for (int64_t row = 0; row < n; row++) tokens[row * stride + step + 1] = next[row];
         rule->seconds += seconds() - begun;
     }
     return count;
