@@ -23,6 +23,7 @@ from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native import declared, library
 from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights
+from tiny_transformer.sampling.packed import own_parameters
 from tiny_transformer.sampling_rules import SMALLEST_TEMPERATURE
 
 MOST_ITEMS = 64
@@ -206,8 +207,9 @@ def native_step(model: TinyTransformerLM, cache: KVCache) -> NativeStep | None:
     """The step in C, for a model that `fits`; None where it can't be had."""
     if cache.batch_size > MOST_ITEMS or (c := library()) is None:
         return None
-    rounded = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
-    float32 = [*model.parameters(), *(layer.keys for layer in cache.layers), *(module.scales for module in rounded)]
+    modules = list(model.modules())
+    rounded = [module for module in modules if isinstance(module, QuantizedLinear)]
+    float32 = [*own_parameters(modules), *(layer.keys for layer in cache.layers), *(module.scales for module in rounded)]
     table = model.cosines if model.config.position == "rotary" else getattr(model.embeddings, "sinusoids", None)
     known = (
         all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in float32)
