@@ -103,7 +103,7 @@ class Decoder:
         self._make_room(len(heights))
         made, self._undecided = native.write(self.tokens, self.end, rule, heights)
         self.end += made
-        return self.tokens[:, self.end - made : self.end].t().tolist()  # type: ignore[no-any-return]
+        return self.tokens[:, self.end - made : self.end].t().tolist()
 
     @torch.inference_mode()
     def append(self, tokens: Tensor) -> None:

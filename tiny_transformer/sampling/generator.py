@@ -24,7 +24,9 @@ from tiny_transformer.tokenization.base import Tokenizer
 __all__ = ["Step", "TextGenerator", "naive_generate", "naive_logits", "window_start"]
 
 WEIGHTS_AT_ONCE = 400_000_000
-"""Weights that are read within 40 ms, at 40 GB/s: as long as a picture of a film."""
+"""So many are read within 40 ms, at 40 GB/s: as long as a picture of a film is shown."""
+FIRST_BURST = 8
+"""A text's first bursts, in tokens."""
 
 
 class Step(NamedTuple):
@@ -58,32 +60,34 @@ class TextGenerator(TextWriter):
         decoder = Decoder(self.model, prompts, config.max_tokens)
         numbers = _uniform(config, len(prompts), self.model.device)
         for _ in range(config.max_tokens):
-            logits = decoder.logits()
-            tokens = pick(logits[:, : self.tokenizer.vocab_size], decoder.texts, config, next(numbers))
-            decoder.append(tokens)
-            yield Step(logits, tokens)
+            yield self._step(decoder, config, next(numbers))
 
     def choices(self, prompts: Sequence[Sequence[int]], config: SampleConfig) -> Iterator[list[int]]:
         """The next token of every row, `max_tokens` times: the same as those of `steps`.
 
-        Where the step in C is used, bursts of tokens are written by one call, and handed on one by one. A burst is never longer than
-        what has been handed on before, so that at most half of the work is for tokens behind an end that nobody wants.
+        Where there is the step in C, one call writes a burst of tokens, which are then handed on one by one. A burst is at most as long
+        as all that was handed on before it (and the first ones `FIRST_BURST`): little is written behind an end.
         """
         rule = draw_rule(config, self.tokenizer.vocab_size)
-        if rule is None:
+        if rule is None or self.model.device.type != "cpu":
             yield from (step.tokens.tolist() for step in self.steps(prompts, config))
             return
-        decoder, vocab = Decoder(self.model, prompts, config.max_tokens), self.tokenizer.vocab_size
-        most, numbers, block, written = burst(self.model), uniform(config, len(prompts)), torch.empty(0), 0
-        while written < config.max_tokens:
-            if not len(block):
-                block = torch.from_numpy(next(numbers)[: config.max_tokens - written])
-            tokens = decoder.write(rule, block[: min(most, written)])
-            if not tokens:
-                tokens.append(pick(decoder.logits()[:, :vocab], decoder.texts, config, block[0].to(self.model.device)).tolist())
-                decoder.append(torch.tensor(tokens[0], device=self.model.device))
-            yield from tokens
-            block, written = block[len(tokens) :], written + len(tokens)
+        decoder, most, written = Decoder(self.model, prompts, config.max_tokens), longest_burst(self.model), 0
+        for numbers in uniform(config, len(prompts)):
+            block = torch.from_numpy(numbers)[: config.max_tokens - written]  # (BLOCK or what is left, rows)
+            while len(block):
+                tokens = decoder.write(rule, block[: min(most, max(FIRST_BURST, written))])
+                tokens = tokens or [self._step(decoder, config, block[0]).tokens.tolist()]
+                yield from tokens
+                block, written = block[len(tokens) :], written + len(tokens)
+            if written == config.max_tokens:
+                return
+
+    def _step(self, decoder: Decoder, config: SampleConfig, u: Tensor) -> Step:
+        logits = decoder.logits()
+        tokens = pick(logits[:, : self.tokenizer.vocab_size], decoder.texts, config, u)
+        decoder.append(tokens)
+        return Step(logits, tokens)
 
     def best_beam(self, prompt: Sequence[int], config: SampleConfig, is_end: Callable[[Sequence[int]], bool]) -> Sequence[int]:
         """The new tokens of the best text that a beam search finds."""
@@ -99,8 +103,8 @@ class TextGenerator(TextWriter):
         return found[0].tokens
 
 
-def burst(model: TinyTransformerLM) -> int:
-    """How many tokens may be written before the first of them is shown."""
+def longest_burst(model: TinyTransformerLM) -> int:
+    """How many tokens of a text may be written before the first of them is shown."""
     return min(BLOCK, max(1, WEIGHTS_AT_ONCE // model.config.n_parameters))
 
 

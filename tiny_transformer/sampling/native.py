@@ -46,6 +46,7 @@ def declared(c: Any) -> Any:
     for name, result, arguments in (
         ("run", ctypes.c_int, [pointer, integer, integer, *[pointer] * 6]),
         ("write_on", integer, [pointer, integer, integer, pointer, pointer, integer, pointer, pointer, integer, *[pointer] * 3]),
+        ("draw", integer, [pointer, pointer, ctypes.c_double, pointer]),
         ("scratch", integer, [pointer, integer]),
         ("width_for", integer, [integer, integer]),
         ("fingerprint", ctypes.c_uint64, [pointer, pointer, integer, integer]),

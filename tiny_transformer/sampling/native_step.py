@@ -65,7 +65,7 @@ class _Model(ctypes.Structure):
 
 
 class Rule(ctypes.Structure):
-    """How the C chooses a token."""
+    """How the C chooses a token, and the seconds that it has spent on that."""
 
     _fields_ = (
         ("vocab", _INT), ("top_k", _INT), ("temperature", _FLOAT), ("min_p_log", _FLOAT),
@@ -78,8 +78,9 @@ def draw_rule(config: SampleConfig, vocab: int) -> Rule | None:
     if config.repetition_penalty != 1 or vocab > FEW:
         return None
     temperature = 0.0 if config.temperature < SMALLEST_TEMPERATURE else config.temperature
-    top_p = 0.0 if config.top_p in (None, 1) else config.top_p
-    return Rule(vocab, min(config.top_k or vocab, vocab), temperature, -math.inf if config.min_p is None else math.log(config.min_p), top_p, 0.0)
+    top_p = 0.0 if config.top_p is None or config.top_p == 1 else config.top_p
+    min_p_log = -math.inf if config.min_p is None else math.log(config.min_p)
+    return Rule(vocab, min(config.top_k or vocab, vocab), temperature, min_p_log, top_p, 0.0)
 
 
 class NativeStep:

@@ -110,7 +110,14 @@ def _fingerprint(tensors: Sequence[Tensor], c: Any, threads: int) -> int:
 
 def _packed_bytes(joined: _Joined, c: Any, threads: int) -> int:
     """How much of the arena a matrix takes."""
-    return -(-_padded_rows(joined, c, threads) * joined.weights[0].size(1) * joined.weights[0].itemsize // LINE) * LINE if joined.weights else 0
+    if not joined.weights:
+        return 0
+    weight = joined.weights[0]
+    return _whole_lines(_padded_rows(joined, c, threads) * weight.size(1) * weight.itemsize)
+
+
+def _whole_lines(size: int) -> int:
+    return -(-size // LINE) * LINE
 
 
 def _padded_rows(joined: _Joined, c: Any, threads: int) -> int:
@@ -132,7 +139,7 @@ class _Arena:
         """Memory for numbers of this type, from the beginning of a cache line."""
         size = math.prod(shape) * dtype.itemsize
         part = self.memory[self._next : self._next + size].view(dtype).view(shape)
-        self._next += -(-size // LINE) * LINE
+        self._next += _whole_lines(size)
         return part
 
 

@@ -277,7 +277,7 @@ PACK(pack_bytes, int8_t)
 
 /* ---- whether weights are still the same ---- */
 
-#define CHUNK 65536
+#define CHUNK 262144
 #define STREAMS 8
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 enum { ROUND = STREAMS * 4 * LANES };
@@ -577,14 +577,14 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
 
 /* How a token is chosen (`SampleConfig`), and what choosing has cost. */
 typedef struct {
-    int64_t vocab, top_k;             /* top_k: `vocab` keeps all */
-    float temperature, min_p_log;     /* temperature 0: the likeliest; min_p_log: -infinity keeps all */
-    double top_p, seconds;            /* top_p: 0 keeps all */
+    int64_t vocab, top_k;         /* top_k: `vocab` keeps all */
+    float temperature, min_p_log; /* temperature 0: the likeliest; min_p_log: -infinity keeps all */
+    double top_p, seconds;        /* top_p: 0 keeps all */
 } Rule;
 
 #define UNSURE (-1)
-#define MARGIN 1e-5 /* of the whole: what float32 sums of up to 16,384 probabilities, in any order, are never off by */
-#define HIGHEST (1 - 0x1p-52)
+#define MARGIN 1e-5           /* of the whole: more than rounding to float32 makes of a cumulated probability in either engine */
+#define HIGHEST (1 - 0x1p-52) /* as in `sampling_rules.py`, and 1 - ROUNDING */
 #define REACHED (1 - 1e-6)
 
 /* Numbers as integers in the same order; 0 and -0 are one. */
@@ -622,8 +622,9 @@ APART int64_t cut(const int32_t *keys, const float *weights, int64_t n, double w
 }
 
 /* The token at height u of the cumulated probabilities, as `sampling/strategies.py` has it. UNSURE where another rounding might
-   choose another one, where ties have to be settled, and where the logits are damaged: then the caller asks there. */
-APART int64_t draw(const Rule *rule, const float *logits, double u, float *work) {
+   choose another one, where ties have to be settled, and where the logits are damaged: then the caller asks there. What is kept is
+   compared in float32 as there, to the bit; only sums and exponentials are rounded differently. `work` (3 vocab). */
+int64_t draw(const Rule *rule, const float *logits, double u, float *work) {
     int64_t n = rule->vocab, best = 0, least = INT32_MIN;
     float *scaled = work, *weights = work + n;
     int32_t *keys = (int32_t *)(work + 2 * n);
@@ -645,8 +646,9 @@ APART int64_t draw(const Rule *rule, const float *logits, double u, float *work)
     double whole = above(keys, weights, n, least), reached = 0, wanted = rule->top_p * REACHED, edge = MARGIN * whole;
     if (rule->top_p) {
         least = cut(keys, weights, n, wanted * whole);
-        if (above(keys, weights, n, least) < wanted * whole + edge || above(keys, weights, n, least + 1) > wanted * whole - edge) return UNSURE;
-        if (above(keys, 0, n, least) - above(keys, 0, n, least + 1) > 1) return UNSURE;
+        double with = above(keys, weights, n, least), without = above(keys, weights, n, least + 1);
+        if (with < wanted * whole + edge || without > wanted * whole - edge) return UNSURE;
+        if (above(keys, 0, n, least) - above(keys, 0, n, least + 1) > 1) return UNSURE; /* a tie: the first ones would stay */
     }
     for (int64_t i = 0; i < n; i++) weights[i] = keys[i] >= least && scaled[i] >= floor ? weights[i] : 0;
     whole = above(keys, weights, n, least);
