@@ -168,6 +168,20 @@ def test_weights_that_lie_apart_are_read_right():
         torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
 
 
+@compiled
+def test_copies_lie_in_one_piece_of_memory_from_the_beginning_of_a_large_page():
+    model = opinionated("modern")
+    native_step(model, KVCache(model.config, 1))
+    weights = copies(model)
+    arena = weights.kept[0]
+    packed = [matrix for block in weights.blocks for matrix in block if matrix.width] + [weights.unembed]
+    places = sorted((matrix.weight, -(-matrix.outputs // matrix.width) * matrix.width * matrix.inputs * 4) for matrix in packed)
+    assert places[0][0] % native_weights.PAGE == 0 and all(place % native_weights.LINE == 0 for place, _ in places)
+    ends = [place + size for place, size in places]
+    assert all(end <= place for end, (place, _) in zip(ends, places[1:], strict=False))
+    assert arena.data_ptr() <= places[0][0] and ends[-1] <= arena.data_ptr() + arena.nbytes
+
+
 def copies(model):
     return native_weights._of[model]
 
