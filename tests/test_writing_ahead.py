@@ -19,7 +19,7 @@ from tiny_transformer.sampling import generator as generator_module
 from tiny_transformer.sampling import native, strategies
 from tiny_transformer.sampling.decode_step import DecodeStep
 from tiny_transformer.sampling.decoder import Decoder, naive_logits
-from tiny_transformer.sampling.generator import FIRST_BURST, TextGenerator, longest_burst, naive_generate
+from tiny_transformer.sampling.generator import FIRST_BURST, TextGenerator, naive_generate
 from tiny_transformer.sampling.native_step import FEW, NativeStep, Rule, draw_rule
 from tiny_transformer.tokenization.base import SpecialTokens
 from tiny_transformer.tokenization.char import CharTokenizer
@@ -208,7 +208,7 @@ def test_large_models_write_token_by_token():
     model = opinionated()
     for parameters, tokens in ((1_000, 64), (10_650_000, 37), (300_000_000, 1), (900_000_000, 1)):
         model.config = type("Config", (), {"n_parameters": parameters})
-        assert longest_burst(model) == tokens
+        assert generator_module._longest_burst(model) == tokens
     model.config = config
 
 

@@ -46,7 +46,7 @@ class Decoder:
     Shorter rows are padded on the left; the cache hides the padding and counts positions from each row's first token,
     so every row gets the logits it would get alone. Each row follows the window rule by its own length.
 
-    Use in turns: `logits()` for the next token of every row, `append(tokens)` to decide it.
+    Use in turns: `logits()` for the next token of every row, `append(tokens)` to decide it. `write` does several turns at once.
     """
 
     def __init__(self, model: TinyTransformerLM, prompts: Sequence[Sequence[int]], max_new: int) -> None:

@@ -72,7 +72,7 @@ class TextGenerator(TextWriter):
         if rule is None or self.model.device.type != "cpu":
             yield from (step.tokens.tolist() for step in self.steps(prompts, config))
             return
-        decoder, most, written = Decoder(self.model, prompts, config.max_tokens), longest_burst(self.model), 0
+        decoder, most, written = Decoder(self.model, prompts, config.max_tokens), _longest_burst(self.model), 0
         for numbers in uniform(config, len(prompts)):
             block = torch.from_numpy(numbers)[: config.max_tokens - written]  # (BLOCK or what is left, rows)
             while len(block):
@@ -103,7 +103,7 @@ class TextGenerator(TextWriter):
         return found[0].tokens
 
 
-def longest_burst(model: TinyTransformerLM) -> int:
+def _longest_burst(model: TinyTransformerLM) -> int:
     """How many tokens of a text may be written before the first of them is shown."""
     return min(BLOCK, max(1, WEIGHTS_AT_ONCE // model.config.n_parameters))
 
