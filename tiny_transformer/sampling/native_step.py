@@ -1,4 +1,4 @@
-"""`whole_step.c` for one model and one cache: which models it knows, its structs filled in, and the call.
+"""`whole_step.c` for one model and one cache: which models and ways of choosing it knows, its structs filled in, and the calls.
 
 The matrices are read from copies that lie as the C wants them (`native_weights.py`), all else where it lies.
 It knows every architecture of `config.py` with float32 weights (or rounded ones, `quantized.py`) on a processor; embeddings with

@@ -4,6 +4,7 @@
    weight is read once for all of them; threads share a product by its outputs and the attention by heads, and wait for each other
    four times per layer (five where heads can't be dealt out evenly). Each number is added up in an order of its own that depends neither on the number of items nor on that of
    threads: a text is the same to the last bit whether it is written alone, in a batch, or checked several tokens at a time.
+   `write_on` goes on by itself: it chooses the next tokens, and reads them in their turn.
    `native_step.py` fills in the structs and says when this may be used. Letters: n items, d_model, heads, kv_heads, d_head. */
 
 #include <math.h>
