@@ -30,6 +30,7 @@ from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.quantized_layers import quantize_model, weight_bytes
 from tiny_transformer.sampling import generator
 from tiny_transformer.sampling.generator import TextGenerator
+from tiny_transformer.sampling.native_step import Rule
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.training.dataset import split
 from tiny_transformer.training.objectives import cross_entropy
@@ -108,8 +109,8 @@ def beside_float32(mine: TextGenerator) -> Result:
 
 
 def sampler_share(write: Callable[[], Any]) -> dict[str, float]:
-    """What choosing the token takes of a token's time, in one run of `write`."""
-    choose, spent = generator.pick, 0.0
+    """What choosing the token takes of a token's time, in one run of `write`: in the step in C, and where it leaves the choice open."""
+    choose, rule_for, spent, rules = generator.pick, generator.draw_rule, 0.0, list[Rule | None]()
 
     def timed(*arguments: Any) -> torch.Tensor:
         nonlocal spent
@@ -118,13 +119,18 @@ def sampler_share(write: Callable[[], Any]) -> dict[str, float]:
         spent += time.perf_counter() - start
         return tokens
 
-    generator.pick = timed
+    def kept(*arguments: Any) -> Rule | None:
+        rules.append(rule_for(*arguments))
+        return rules[-1]
+
+    generator.pick, generator.draw_rule = timed, kept
     try:
         start = time.perf_counter()
         write()
         whole = time.perf_counter() - start
     finally:
-        generator.pick = choose
+        generator.pick, generator.draw_rule = choose, rule_for
+    spent += sum(rule.seconds for rule in rules if rule is not None)
     return {"sampler_share": spent / whole, "sampler_microseconds": spent / NEW * 1e6}
 
 

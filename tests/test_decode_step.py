@@ -18,6 +18,7 @@ from tiny_transformer.sampling.beam import beam_search
 from tiny_transformer.sampling.decode_step import DecodeStep, fits
 from tiny_transformer.sampling.decoder import Decoder, naive_logits
 from tiny_transformer.sampling.generator import TextGenerator, naive_generate
+from tiny_transformer.sampling.native_step import NativeStep
 from tiny_transformer.sampling.packed import prepare
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
@@ -98,15 +99,21 @@ def test_layers_side_by_side_are_one_product(bits):
 
 
 def used(monkeypatch):
-    """How often the step runs from now on."""
+    """How many tokens the step chooses or prepares the choice of from now on."""
     counts = [0]
-    step = DecodeStep.__call__
+    step, write = DecodeStep.__call__, NativeStep.write
 
     def spy(self, tokens):
         counts[0] += 1
         return step(self, tokens)
 
+    def other_spy(self, *arguments):
+        made, logits = write(self, *arguments)
+        counts[0] += made
+        return made, logits
+
     monkeypatch.setattr(DecodeStep, "__call__", spy)
+    monkeypatch.setattr(NativeStep, "write", other_spy)
     return counts
 
 

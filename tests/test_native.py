@@ -170,6 +170,20 @@ def test_weights_that_lie_apart_are_read_right():
         torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
 
 
+@compiled
+def test_copies_lie_in_one_piece_of_memory_from_the_beginning_of_a_large_page():
+    model = opinionated("modern")
+    native_step(model, KVCache(model.config, 1))
+    weights = copies(model)
+    arena = weights.kept[0]
+    packed = [matrix for block in weights.blocks for matrix in block if matrix.width] + [weights.unembed]
+    places = sorted((matrix.weight, -(-matrix.outputs // matrix.width) * matrix.width * matrix.inputs * 4) for matrix in packed)
+    assert places[0][0] % native_weights.PAGE == 0 and all(place % native_weights.LINE == 0 for place, _ in places)
+    ends = [place + size for place, size in places]
+    assert all(end <= place for end, (place, _) in zip(ends, places[1:], strict=False))
+    assert arena.data_ptr() <= places[0][0] and ends[-1] <= arena.data_ptr() + arena.nbytes
+
+
 def copies(model):
     return native_weights._of[model]
 
@@ -241,7 +255,7 @@ def test_copied_weights_go_with_their_model():
 @given(some_of.data())
 def test_a_fingerprint_is_of_every_byte_at_its_place(data):
     c = whole_step()
-    sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 512, 520, 65_536, 65_537, 140_000]), min_size=1, max_size=3))
+    sizes = data.draw(some_of.lists(some_of.sampled_from([0, 1, 63, 64, 520, 65_537, 262_144, 262_145, 560_000]), min_size=1, max_size=3))
     tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8, generator=torch.Generator().manual_seed(size)) for size in sizes]
     before = native_weights._fingerprint(tensors, c, 1)
     assert before == native_weights._fingerprint([tensor.clone() for tensor in tensors], c, 3)
@@ -262,7 +276,7 @@ def test_a_fingerprint_tells_signs_apart():
 
 @compiled
 def test_a_fingerprint_tells_orders_apart():
-    c, parts = whole_step(), [torch.full((65_536 // 4,), float(i)) for i in range(3)]
+    c, parts = whole_step(), [torch.full((262_144 // 4,), float(i)) for i in range(3)]
     orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
     assert len({native_weights._fingerprint([order], c, 1) for order in orders}) == 4
     assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9

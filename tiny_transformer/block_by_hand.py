@@ -24,7 +24,7 @@ from tiny_transformer.config import ModelConfig
 from tiny_transformer.feedforward import ACTIVATIONS, FeedForward
 from tiny_transformer.linear import Linear
 from tiny_transformer.multi_head import MultiHeadAttention
-from tiny_transformer.native import INTEGER, POINTER, declared, library
+from tiny_transformer.native import DOUBLE, INTEGER, POINTER, declared, library
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import TraceableVar
@@ -64,7 +64,7 @@ _listener: TraceableVar[Listener | None] = TraceableVar("block_listener", defaul
 
 class _Norm(ctypes.Structure):
     _fields_ = (
-        *((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", ctypes.c_double),
+        *((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", DOUBLE),
     )  # fmt: skip
 
 

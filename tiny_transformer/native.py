@@ -27,7 +27,7 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 """Threads are OpenMP's, PyTorch's own. Nothing here lets the compiler add in another order than the source says."""
 
 
-POINTER, INTEGER, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+POINTER, INTEGER, FLOAT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 Functions = Mapping[str, tuple[Any, Sequence[Any]]]
 """Name → what it gives, what it takes."""
 
@@ -57,7 +57,7 @@ def declared(c: Any, functions: Functions) -> Any:
 def _compiled(source: Path, compiler: str) -> Path:
     """The library's file, made if it is not there. Written beside its name and then renamed: nobody loads half a file."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=120).stdout
-    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(FOLDER.glob("*.h")))]
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(FOLDER.glob("**/*.h")))]
     name = hashlib.sha256("\n".join((*texts, *FLAGS, version, _processor())).encode()).hexdigest()[:16]
     folder = cache_dir()
     file = folder / f"{source.stem}-{name}.so"

@@ -56,7 +56,7 @@ BUGS = [
     Bug("bias gradients added to what lies there", C, "    memset(layer->dbias + first, 0, (end - first) * sizeof(float));\n", "", "block_by_hand"),
     Bug("gate's part of the gradient lost", C, "if (gate) backwards(&b->gate, packed_at(b, s->packed, &b->gate), n, dgate, b->ff, 1, dnormed, b->d);", "", "block_by_hand"),
     Bug("e^x without its last digits", NUMBERS, "+ n * 2.12194440e-4f", "", "block_by_hand native"),
-    Bug("a changed header leaves the old library", "tiny_transformer/native.py", "for path in (source, *sorted(FOLDER.glob(\"*.h\")))]", "for path in (source,)]", "native"),
+    Bug("a changed header leaves the old library", "tiny_transformer/native.py", "for path in (source, *sorted(FOLDER.glob(\"**/*.h\")))]", "for path in (source,)]", "native"),
     # when, and what is handed over
     Bug("in C for any type of number", PYTHON, "        and x.dtype == torch.float32\n", "", "block_by_hand"),
     Bug("counters of operations see none", PYTHON, "        and _get_current_dispatch_mode() is None  # whoever counts or replaces operations must see them\n", "", "block_by_hand"),

@@ -8,7 +8,8 @@ QUANTIZED, LAYERS = "tiny_transformer/quantized.py", "tiny_transformer/quantized
 NATIVE = "tiny_transformer/native.py"
 WHOLE = "tiny_transformer/sampling/native_step.py"
 WEIGHTS = "tiny_transformer/sampling/native_weights.py"
-C = "tiny_transformer/sampling/whole_step.c"
+C, DRAW = "tiny_transformer/sampling/whole_step.c", "tiny_transformer/sampling/draw.h"
+DECODER, GENERATOR = "tiny_transformer/sampling/decoder.py", "tiny_transformer/sampling/generator.py"
 
 BUGS = [
     Bug("window one too wide", STEP, "max(0, n - config.window)", "max(0, n - config.window - 1)", "decode_step"),
@@ -77,4 +78,32 @@ BUGS = [
     Bug("a new cache keeps the old one's step", "tiny_transformer/sampling/rewinding.py", "            self._step = native_step(self.model, self._cache) if self._prepared else None\n", "", "speculative"),
     Bug("two pools of threads", NATIVE, "return found if _thread_pools() == before else None", "return found", "native"),
     Bug("NumPy picks without the penalty", "tiny_transformer/sampling/strategies.py", "before = None if previous_ids is None else previous_ids.numpy()", "before = None", "generator sampling"),
+    Bug("copied matrices overlap", WEIGHTS, "self._next += _whole_lines(size)", "self._next += size // 2", "native"),
+    Bug("copies begin anywhere in a page", WEIGHTS, "self._next = -self.memory.data_ptr() % PAGE", "self._next = -self.memory.data_ptr() % LINE", "native"),
+    Bug("the C settles ties at top-k its own way", DRAW, "if (above(keys, 0, n, least) != rule->top_k) return UNSURE;", ";", "writing_ahead"),
+    Bug("the C settles ties at top-p its own way", DRAW, "if (above(keys, 0, n, least) - above(keys, 0, n, least + 1) > 1) return UNSURE;", ";", "writing_ahead"),
+    Bug("choices that hang on rounding are made", DRAW, "#define MARGIN 1e-5", "#define MARGIN 0.0", "writing_ahead"),
+    Bug("the last of the likeliest", DRAW, "best = logits[i] > logits[best] ? i : best;", "best = logits[i] >= logits[best] ? i : best;", "writing_ahead"),
+    Bug("the draw forgets the temperature", DRAW, "scaled[i] = logits[i] / rule->temperature;", "scaled[i] = logits[i];", "writing_ahead"),
+    Bug("the draw passes over NaN", DRAW, "if (isnan(logits[i])) return UNSURE;", ";", "writing_ahead"),
+    Bug("the draw passes over infinity", DRAW, "if (!isfinite(logits[best])) return UNSURE;", ";", "writing_ahead"),
+    Bug("zero and minus zero are two", DRAW, "    x += 0.0f;\n", "", "writing_ahead"),
+    Bug("negative logits in the wrong order", DRAW, "return bits ^ (bits >> 31 & INT32_MAX);", "return bits;", "writing_ahead"),
+    Bug("top-p one too few", DRAW, "least = cut(keys, weights, n, wanted * whole);", "least = cut(keys, weights, n, wanted * whole) + 1;", "writing_ahead"),
+    Bug("the draw forgets min-p", DRAW, "keys[i] >= least && scaled[i] >= floor ?", "keys[i] >= least ?", "writing_ahead"),
+    Bug("rows share their heights", C, "heights[step * n + row]", "heights[step * n]", "writing_ahead"),
+    Bug("a burst writes over what it has read", C, "tokens[row * stride + step + 1] = next[row];", "tokens[row * stride + step] = next[row];", "writing_ahead"),
+    Bug("an open choice is read twice", WHOLE, "layer.length += min(made + 1, count)", "layer.length += made", "writing_ahead"),
+    Bug("bursts know no penalty", WHOLE, "if config.repetition_penalty != 1 or vocab > FEW:", "if vocab > FEW:", "writing_ahead"),
+    Bug("large vocabularies are summed as small ones", WHOLE, "if config.repetition_penalty != 1 or vocab > FEW:", "if config.repetition_penalty != 1:", "writing_ahead"),
+    Bug("bursts of pairs of tokens", DECODER, "native is None or not native.own_embeddings or", "native is None or", "writing_ahead"),
+    Bug("bursts that do not fit are written", WHOLE, "column + count > cache.max_len or end", "column + count > cache.max_len + 99 or end", "writing_ahead"),
+    Bug("bursts run past the edge", DECODER, "heights = heights[: self.limit - seen]", "heights = heights[:]", "writing_ahead"),
+    Bug("an open choice's logits are forgotten", DECODER, "made, self._undecided = native.write", "made, _ = native.write", "writing_ahead"),
+    Bug("no room is made for a burst", DECODER, "self._make_room(len(heights))", "self._make_room(1)", "writing_ahead"),
+    Bug("padded prompts are read as one", DECODER, "native is not None and self.tokens.size(0) == 1 and windows", "native is not None and windows", "writing_ahead"),
+    Bug("bursts under the readable path", DECODER, "return None if self.step is None or is_plain() else", "return None if self.step is None else", "writing_ahead"),
+    Bug("the model's vocabulary for the tokenizer's", GENERATOR, "draw_rule(config, self.tokenizer.vocab_size)", "draw_rule(config, self.model.config.vocab_size)", "writing_ahead"),
+    Bug("bursts as long as they like", GENERATOR, "block[: min(most, max(FIRST_BURST, written))]", "block[:most]", "writing_ahead"),
+    Bug("heights are used twice", GENERATOR, "block, written = block[len(tokens) :], written + len(tokens)", "block, written = block[max(1, len(tokens) - 1) :], written + max(1, len(tokens) - 1)", "writing_ahead"),
 ]

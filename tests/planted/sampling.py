@@ -188,8 +188,8 @@ BUGS = [
     Bug(
         "penalty sees the new tokens only",
         "tiny_transformer/sampling/generator.py",
-        "decoder.texts, config, next(numbers)",
-        "decoder.texts[:, max(map(len, prompts)) :], config, next(numbers)",
+        "decoder.texts, config, u)",
+        "decoder.texts[:, -1:], config, u)",
         "generator",
     ),
     Bug(

@@ -13,6 +13,7 @@ from tiny_transformer.context_window import PADDING, RESERVE, window_start
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.sampling.decode_step import DecodeStep, fits, is_plain
+from tiny_transformer.sampling.native_step import MOST_ITEMS, NativeStep, Rule
 from tiny_transformer.sampling.packed import applied, pack
 
 __all__ = ["PADDING", "RESERVE", "Decoder", "evaluating", "naive_logits", "window_start"]
@@ -45,7 +46,7 @@ class Decoder:
     Shorter rows are padded on the left; the cache hides the padding and counts positions from each row's first token,
     so every row gets the logits it would get alone. Each row follows the window rule by its own length.
 
-    Use in turns: `logits()` for the next token of every row, `append(tokens)` to decide it.
+    Use in turns: `logits()` for the next token of every row, `append(tokens)` to decide it. `write` does several turns at once.
     """
 
     def __init__(self, model: TinyTransformerLM, prompts: Sequence[Sequence[int]], max_new: int) -> None:
@@ -65,6 +66,7 @@ class Decoder:
         width = min(self.limit, self.end + max_new)
         self.cache = KVCache(model.config, rows, max_len=width, device=device, dtype=model.embeddings.token.weight.dtype)
         self.step = DecodeStep(model, self.cache) if fits(model, max_new) else None
+        self._undecided: Tensor | None = None  # logits of a text that has been read to its end
         self._packed = {} if self.step is not None else pack(model, rows, max_new)
 
     @property
@@ -74,6 +76,9 @@ class Decoder:
 
     def logits(self) -> Tensor:
         """The next token's logits: (batch, vocab)."""
+        if self._undecided is not None:
+            logits, self._undecided = self._undecided, None
+            return logits
         with evaluating(self.model):
             seen = self.cache.length
             if seen == 0 or seen == self.limit:  # nothing read yet, or the longest row has reached the edge
@@ -84,11 +89,26 @@ class Decoder:
                 hidden = self.model.hidden(self.tokens[:, self._origin + seen : self.end], cache=self.cache)
             return self.model.unembed(hidden)[:, -1]  # type: ignore[no-any-return]
 
+    def write(self, rule: Rule, heights: Tensor) -> list[list[int]]:
+        """Write at most as many tokens as there are rows of `heights` (count, batch), in one call: what `logits`, `pick` and `append`
+        would do in turns. Returns the new tokens of every turn.
+
+        There may be fewer, or none: at the context's edge, where a choice hangs on rounding, and where there is no step in C. The next
+        token is then to be written in turns.
+        """
+        seen, native = self.cache.length, self._native()
+        if native is None or not native.own_embeddings or not 0 < seen < self.limit or seen + 1 != self.end - self._origin:
+            return []
+        heights = heights[: self.limit - seen]
+        self._make_room(len(heights))
+        made, self._undecided = native.write(self.tokens, self.end, rule, heights)
+        self.end += made
+        return self.tokens[:, self.end - made : self.end].t().tolist()
+
     @torch.inference_mode()
     def append(self, tokens: Tensor) -> None:
         """Put one token (batch,) at the end of each text."""
-        if self.end == self.tokens.size(1):
-            self.tokens = torch.cat((self.tokens, torch.full_like(self.tokens, PADDING)), dim=1)
+        self._make_room(1)
         self.tokens[:, self.end] = tokens
         self.end += 1
 
@@ -98,12 +118,24 @@ class Decoder:
         self.tokens[:, : self.end] = self.tokens[rows, : self.end]
         self.cache.select(rows)
 
+    def _native(self) -> NativeStep | None:
+        """The step in C, where it may be taken now."""
+        return None if self.step is None or is_plain() else self.step.native
+
+    def _make_room(self, count: int) -> None:
+        """For so many more tokens in each text."""
+        while self.end + count > self.tokens.size(1):
+            self.tokens = torch.cat((self.tokens, torch.full_like(self.tokens, PADDING)), dim=1)
+
     def _read_windows(self) -> Tensor:
         """Fill the cache with each row's window; the logits after its last token."""
         starts = [padding + window_start(self.end - padding, self.limit) for padding in self.padding]
         self._origin = min(starts)
         self.cache.reset([start - self._origin for start in starts])
         windows = self.tokens[:, self._origin : self.end].clamp(min=0)  # the cache hides padding: any id will do there
+        native = self._native()
+        if native is not None and self.tokens.size(0) == 1 and windows.size(1) <= MOST_ITEMS:
+            return native(windows[0])[-1:]
         last = self.model.hidden(windows, cache=self.cache)[:, -1:]  # only the last position is turned into logits
         return self.model.unembed(last)[:, -1]  # type: ignore[no-any-return]
 

@@ -15,12 +15,19 @@ from tiny_transformer.config import SampleConfig
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.sampling.beam import beam_search
 from tiny_transformer.sampling.decoder import Decoder, naive_logits, window_start
+from tiny_transformer.sampling.native_step import draw_rule
 from tiny_transformer.sampling.strategies import choose, next_token_distribution, pick
-from tiny_transformer.sampling_rules import uniform
+from tiny_transformer.sampling_rules import BLOCK, uniform
 from tiny_transformer.text_writer import BALANCED, TextWriter
 from tiny_transformer.tokenization.base import Tokenizer
 
 __all__ = ["Step", "TextGenerator", "naive_generate", "naive_logits", "window_start"]
+
+WEIGHTS_AT_ONCE = 400_000_000
+"""So many are read within 40 ms, at 40 GB/s: as long as a picture of a film is shown."""
+FIRST_BURST = 8
+"""A text's first bursts, in tokens."""
+
 
 class Step(NamedTuple):
     """One new token in every row."""
@@ -53,15 +60,34 @@ class TextGenerator(TextWriter):
         decoder = Decoder(self.model, prompts, config.max_tokens)
         numbers = _uniform(config, len(prompts), self.model.device)
         for _ in range(config.max_tokens):
-            logits = decoder.logits()
-            tokens = pick(logits[:, : self.tokenizer.vocab_size], decoder.texts, config, next(numbers))
-            decoder.append(tokens)
-            yield Step(logits, tokens)
+            yield self._step(decoder, config, next(numbers))
 
     def choices(self, prompts: Sequence[Sequence[int]], config: SampleConfig) -> Iterator[list[int]]:
-        """The next token of every row, `max_tokens` times."""
-        for step in self.steps(prompts, config):
-            yield step.tokens.tolist()
+        """The next token of every row, `max_tokens` times: the same as those of `steps`.
+
+        Where there is the step in C, one call writes a burst of tokens, which are then handed on one by one. A burst is at most as long
+        as all that was handed on before it (and the first ones `FIRST_BURST`): little is written behind an end.
+        """
+        rule = draw_rule(config, self.tokenizer.vocab_size)
+        if rule is None or self.model.device.type != "cpu":
+            yield from (step.tokens.tolist() for step in self.steps(prompts, config))
+            return
+        decoder, most, written = Decoder(self.model, prompts, config.max_tokens), _longest_burst(self.model), 0
+        for numbers in uniform(config, len(prompts)):
+            block = torch.from_numpy(numbers)[: config.max_tokens - written]  # (BLOCK or what is left, rows)
+            while len(block):
+                tokens = decoder.write(rule, block[: min(most, max(FIRST_BURST, written))])
+                tokens = tokens or [self._step(decoder, config, block[0]).tokens.tolist()]
+                yield from tokens
+                block, written = block[len(tokens) :], written + len(tokens)
+            if written == config.max_tokens:
+                return
+
+    def _step(self, decoder: Decoder, config: SampleConfig, u: Tensor) -> Step:
+        logits = decoder.logits()
+        tokens = pick(logits[:, : self.tokenizer.vocab_size], decoder.texts, config, u)
+        decoder.append(tokens)
+        return Step(logits, tokens)
 
     def best_beam(self, prompt: Sequence[int], config: SampleConfig, is_end: Callable[[Sequence[int]], bool]) -> Sequence[int]:
         """The new tokens of the best text that a beam search finds."""
@@ -75,6 +101,11 @@ class TextGenerator(TextWriter):
             vocab_size=self.tokenizer.vocab_size,
         )
         return found[0].tokens
+
+
+def _longest_burst(model: TinyTransformerLM) -> int:
+    """How many tokens of a text may be written before the first of them is shown."""
+    return min(BLOCK, max(1, WEIGHTS_AT_ONCE // model.config.n_parameters))
 
 
 def naive_generate(model: TinyTransformerLM, prompt: Sequence[int], config: SampleConfig) -> list[int]:

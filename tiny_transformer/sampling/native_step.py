@@ -1,4 +1,4 @@
-"""`whole_step.c` for one model and one cache: which models it knows, its structs filled in, and the call.
+"""`whole_step.c` for one model and one cache: which models and ways of choosing it knows, its structs filled in, and the calls.
 
 The matrices are read from copies that lie as the C wants them (`native_weights.py`), all else where it lies.
 It knows every architecture of `config.py` with float32 weights (or rounded ones, `quantized.py`) on a processor; embeddings with
@@ -14,17 +14,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tiny_transformer.config import SampleConfig
 from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.multi_head import MultiHeadAttention
-from tiny_transformer.native import FLOAT, INTEGER, POINTER
+from tiny_transformer.native import DOUBLE, FLOAT, INTEGER, POINTER
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.roofline import FUSED_ATTENTION
 from tiny_transformer.sampling.native_weights import Matrix, PackedBlock, packed_weights, whole_step
+from tiny_transformer.sampling.packed import own_parameters
+from tiny_transformer.sampling_rules import SMALLEST_TEMPERATURE
 
 MOST_ITEMS = 64
 """More tokens at once than this are work for PyTorch's products."""
+FEW = 16_384
+"""The largest vocabulary that the C chooses from: its bounds for rounding are for so many numbers."""
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "relu2", "swiglu")
 """In the order of the C."""
 PARTS = ("norms", "q, k, v products", FUSED_ATTENTION, "output projection", "feed-forward up", "feed-forward down")
@@ -57,6 +62,25 @@ class _Model(ctypes.Structure):
     )  # fmt: skip
 
 
+class Rule(ctypes.Structure):
+    """How the C chooses a token, and the seconds that it has spent on that."""
+
+    _fields_ = (
+        ("vocab", INTEGER), ("top_k", INTEGER), ("temperature", FLOAT), ("min_p_log", FLOAT),
+        ("top_p", DOUBLE), ("seconds", DOUBLE),
+    )  # fmt: skip
+
+
+def draw_rule(config: SampleConfig, vocab: int) -> Rule | None:
+    """The rule for a vocabulary of this size; None for what the C leaves to `strategies.pick`: penalties, and large vocabularies."""
+    if config.repetition_penalty != 1 or vocab > FEW:
+        return None
+    temperature = 0.0 if config.temperature < SMALLEST_TEMPERATURE else config.temperature
+    top_p = 0.0 if config.top_p is None or config.top_p == 1 else config.top_p
+    min_p_log = -math.inf if config.min_p is None else math.log(config.min_p)
+    return Rule(vocab, min(config.top_k or vocab, vocab), temperature, min_p_log, top_p, 0.0)
+
+
 class NativeStep:
     """ids to logits (n, vocab): one new token for every text of the cache, or several for its only one."""
 
@@ -69,9 +93,10 @@ class NativeStep:
         self._weights = packed_weights(model, c, self._threads)
         self._blocks = (_Block * len(model.blocks))(*map(self._block, range(len(model.blocks)), self._weights.blocks))
         self._struct = self._model()
-        self._own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
+        self.own_embeddings = not (model.config.ngram_rows or model.config.n_token_types)
         self._pointer = ctypes.addressof(self._struct)
         self._space: dict[int, Tensor] = {}
+        self._work, self._logits = torch.empty(3 * model.config.vocab_size), torch.empty(cache.batch_size, self._struct.unembed.outputs)
         self._moments = torch.zeros(len(PARTS) * len(model.blocks) + 2, dtype=torch.float64)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -84,21 +109,49 @@ class NativeStep:
         column, ids = cache.length, ids.contiguous()
         if column + (n if cache.batch_size == 1 else 1) > cache.max_len or (n != cache.batch_size and cache.batch_size != 1):
             raise ValueError(f"{n} tokens for {cache.batch_size} texts behind {column} of {cache.max_len} columns: they do not fit")
-        embedded = None if self._own_embeddings else self._embedded(ids)
+        embedded = None if self.own_embeddings else self._embedded(ids)
         logits = torch.empty(n, self._struct.unembed.outputs)
-        if n not in self._space:
-            self._space[n] = torch.empty(self._c.scratch(self._pointer, n))
         wrong = self._run(
             self._pointer, n, column, _place(cache.padding), ids.data_ptr(), _place(embedded), logits.data_ptr(),
-            self._space[n].data_ptr(), None if self.listener is None else self._moments.data_ptr(),
+            self._scratch(n).data_ptr(), None if self.listener is None else self._moments.data_ptr(),
         )  # fmt: skip
         if wrong:
-            raise ValueError(f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self._struct.vocab - 1}")
+            raise self._no_token(ids)
         for layer in cache.layers:
             layer.length += n if cache.batch_size == 1 else 1
         if self.listener is not None:
             self._tell(self.listener)
         return logits
+
+    def write(self, tokens: Tensor, end: int, rule: Rule, heights: Tensor) -> tuple[int, Tensor | None]:
+        """Read the last of the tokens (rows, at least end + count), choose and put down the next, read that, and so on: once for each
+        row of `heights` (count, rows), float64, in [0, 1).
+
+        Returns how many have been put down from column `end` on. Where the C leaves the next choice to its caller there are fewer, and
+        logits (rows, vocab); the cache then holds the whole text. Raises ValueError for an id outside the vocabulary.
+        """
+        cache, count, rows = self.cache, len(heights), self.cache.batch_size
+        column = cache.length
+        if not self.own_embeddings or column + count > cache.max_len or end + count > tokens.size(1) or heights.size(1) != rows:
+            raise ValueError(f"{tuple(heights.shape)} heights for {rows} texts behind {column} of {cache.max_len} columns: they do not fit")
+        made = self._c.write_on(
+            self._pointer, rows, column, _place(cache.padding), tokens.data_ptr() + (end - 1) * tokens.itemsize, tokens.stride(0),
+            ctypes.addressof(rule), heights.data_ptr(), count, self._logits.data_ptr(), self._scratch(rows).data_ptr(),
+            self._work.data_ptr(),
+        )  # fmt: skip
+        if made < 0:
+            raise self._no_token(tokens[:, end - 1])
+        for layer in cache.layers:
+            layer.length += min(made + 1, count)
+        return made, self._logits.clone() if made < count else None
+
+    def _scratch(self, n: int) -> Tensor:
+        if n not in self._space:
+            self._space[n] = torch.empty(self._c.scratch(self._pointer, n))
+        return self._space[n]
+
+    def _no_token(self, ids: Tensor) -> ValueError:
+        return ValueError(f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self._struct.vocab - 1}")
 
     def _embedded(self, ids: Tensor) -> Tensor:
         """Vectors that depend on more than a token and its place: (n, d_model)."""
@@ -153,8 +206,9 @@ def native_step(model: TinyTransformerLM, cache: KVCache) -> NativeStep | None:
     """The step in C, for a model that `fits`; None where it can't be had."""
     if cache.batch_size > MOST_ITEMS or (c := whole_step()) is None:
         return None
-    rounded = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
-    float32 = [*model.parameters(), *(layer.keys for layer in cache.layers), *(module.scales for module in rounded)]
+    modules = list(model.modules())
+    rounded = [module for module in modules if isinstance(module, QuantizedLinear)]
+    float32 = [*own_parameters(modules), *(layer.keys for layer in cache.layers), *(module.scales for module in rounded)]
     table = model.cosines if model.config.position == "rotary" else getattr(model.embeddings, "sinusoids", None)
     known = (
         all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in float32)

@@ -8,6 +8,7 @@ Left out: the step itself (`native_step.py`). Read before: `native.py`, `quantiz
 """
 
 import ctypes
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,13 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.native import INTEGER, POINTER, Functions, declared, library
+from tiny_transformer.native import DOUBLE, INTEGER, POINTER, Functions, declared, library
 from tiny_transformer.quantized_layers import QuantizedLinear
 from tiny_transformer.transformer_block import TransformerBlock
 
+PAGE, LINE = 1 << 21, 64
+"""Bytes of a large page, and of a line of the cache."""
 SOURCE = Path(__file__).with_name("whole_step.c")
 FUNCTIONS: Functions = {
     "run": (ctypes.c_int, [POINTER, INTEGER, INTEGER, *[POINTER] * 6]),
+    "write_on": (INTEGER, [POINTER, INTEGER, INTEGER, POINTER, POINTER, INTEGER, POINTER, POINTER, INTEGER, *[POINTER] * 3]),
+    "draw": (INTEGER, [POINTER, POINTER, DOUBLE, POINTER]),
     "scratch": (INTEGER, [POINTER, INTEGER]),
     "width_for": (INTEGER, [INTEGER, INTEGER]),
     "fingerprint": (ctypes.c_uint64, [POINTER, POINTER, INTEGER, INTEGER]),
@@ -89,8 +94,9 @@ def packed_weights(model: TinyTransformerLM, c: Any, threads: int) -> PackedWeig
         return found
     del found
     _of.pop(model, None)  # before the new copies are made: never three times the weights
-    kept: list[Tensor] = []
-    matrices = [_packed(joined, c, threads, kept) for joined in sources]
+    arena = _Arena(sum(_packed_bytes(joined, c, threads) for joined in sources), c)
+    kept: list[Tensor] = [arena.memory]
+    matrices = [_packed(joined, c, threads, arena, kept) for joined in sources]
     blocks = [PackedBlock(*matrices[first : first + 5]) for first in range(0, len(matrices) - 1, 5)]
     _of[model] = made = PackedWeights(key, blocks, matrices[-1], kept)
     return made
@@ -123,22 +129,56 @@ def _fingerprint(tensors: Sequence[Tensor], c: Any, threads: int) -> int:
     return int(c.fingerprint(ctypes.addressof(places), ctypes.addressof(sizes), len(tensors), threads))
 
 
-def _packed(joined: _Joined, c: Any, threads: int, kept: list[Tensor]) -> Matrix:
-    """One matrix for the C; what it points at is put into `kept`."""
+def _packed_bytes(joined: _Joined, c: Any, threads: int) -> int:
+    """How much of the arena a matrix takes."""
+    if not joined.weights:
+        return 0
+    weight = joined.weights[0]
+    return _whole_lines(_padded_rows(joined, c, threads) * weight.size(1) * weight.itemsize)
+
+
+def _whole_lines(size: int) -> int:
+    return -(-size // LINE) * LINE
+
+
+def _padded_rows(joined: _Joined, c: Any, threads: int) -> int:
+    """The matrix's rows, filled up to whole blocks."""
+    out = sum(len(weight) for weight in joined.weights)
+    width: int = c.width_for(out, threads)
+    return -(-out // width) * width
+
+
+class _Arena:
+    """One piece of memory for all matrices, in large pages: of many pieces, each only a little larger than a page, none would have one."""
+
+    def __init__(self, size: int, c: Any) -> None:
+        self.memory = torch.empty(size + PAGE, dtype=torch.uint8)
+        self._next = -self.memory.data_ptr() % PAGE
+        c.in_large_pages(self.memory.data_ptr() + self._next, size)
+
+    def take(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Memory for numbers of this type, from the beginning of a cache line."""
+        size = math.prod(shape) * dtype.itemsize
+        part = self.memory[self._next : self._next + size].view(dtype).view(shape)
+        self._next += _whole_lines(size)
+        return part
+
+
+def _packed(joined: _Joined, c: Any, threads: int, arena: _Arena, kept: list[Tensor]) -> Matrix:
+    """One matrix for the C; what it points at lies in the arena, or is put into `kept`."""
     if not joined.weights:
         return Matrix()
     out, columns, kind = sum(len(weight) for weight in joined.weights), joined.weights[0].size(1), joined.weights[0].dtype
     width = c.width_for(out, threads)
-    packed = torch.empty(-(-out // width) * width * columns, dtype=kind)
-    c.in_large_pages(packed.data_ptr(), packed.nbytes)
-    packed[out // width * width * columns :] = 0
+    packed = arena.take((_padded_rows(joined, c, threads), columns), kind)
+    packed[out // width * width :] = 0
     pack, first = c.pack_floats if kind == torch.float32 else c.pack_bytes, 0
     for weight in joined.weights:
         dense = weight.detach().contiguous()
         pack(dense.data_ptr(), packed.data_ptr(), first, len(weight), columns, width, threads)
         first += len(weight)
     small = [torch.cat(parts).detach() if parts else None for parts in (joined.scales, joined.biases)]
-    kept += [packed, *(tensor for tensor in small if tensor is not None)]
+    kept += [tensor for tensor in small if tensor is not None]
     scales, bias = (None if tensor is None else tensor.data_ptr() for tensor in small)
     values = packed.data_ptr()
     return Matrix(values if scales is None else None, None if scales is None else values, scales, bias, out, columns, width)

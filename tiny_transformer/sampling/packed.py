@@ -6,7 +6,7 @@ frozen weights): the same numbers up to rounding, in about three quarters of the
 while the text is written. Left out: GPUs, other number formats, the whole step in C (`native_step.py`). Read before: `quantized.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -42,10 +42,16 @@ def pack(model: nn.Module, rows: int, tokens: int) -> dict[nn.Module, Forward]:
 
 def worthwhile(model: nn.Module, tokens: int) -> bool:
     """Whether preparing `model` pays for `tokens` tokens: many of them, not too many weights, and all in float32 on a processor."""
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and type(module) in PLAIN]
-    size = sum(module.weight.numel() for module in linears)
-    plain = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in model.parameters())
-    return tokens >= FEWEST_TOKENS and size <= MOST_WEIGHTS and plain
+    modules = list(model.modules())
+    size = sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear) and type(module) in PLAIN)
+    return tokens >= FEWEST_TOKENS and size <= MOST_WEIGHTS and all(
+        weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in own_parameters(modules)
+    )
+
+
+def own_parameters(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """Those of these modules, but not of their parts: `parameters()` of a whole model walks through it again, at a token's price."""
+    return (weight for module in modules for weight in module._parameters.values() if weight is not None)
 
 
 def prepare(layers: Sequence[nn.Linear | QuantizedLinear], rows: int, activation: str | None = None) -> Forward:

@@ -1,4 +1,4 @@
-"""The parts of writing a token, measured: the generator writes as always, and every second token is watched.
+"""The parts of writing a token, measured: the generator writes token by token (`steps`), and every second token is watched.
 
 Leaves out: the watching itself (`training/part_times.py`), and reading the prompt, which happens once. Read before: `generator.py`,
 `training/step_times.py`.

@@ -2,8 +2,10 @@
 
    All items (the new token of each of several texts, or several new tokens of one text) go through a layer together, so that every
    weight is read once for all of them; threads share a product by its outputs and the attention by heads, and wait for each other
-   four times per layer (five where heads can't be dealt out evenly). Each number is added up in an order of its own that depends neither on the number of items nor on that of
-   threads: a text is the same to the last bit whether it is written alone, in a batch, or checked several tokens at a time.
+   four times per layer (five where heads can't be dealt out evenly). Each number is added up in an order of its own that depends neither
+   on the number of items nor on that of threads: a text is the same to the last bit whether it is written alone, in a batch, or
+   checked several tokens at a time.
+   `write_on` goes on by itself: it chooses the next tokens, and reads them in their turn.
    `native_step.py` fills in the structs and says when this may be used. Letters: n items, d_model, heads, kv_heads, d_head. */
 
 #include <omp.h>
@@ -15,7 +17,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "vectors.h"
+#include "draw.h"
 
 typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
@@ -181,11 +183,11 @@ int64_t width_for(int64_t out, int64_t threads) {
     return (wide + threads - 1) / threads * 4 <= (narrow + threads - 1) / threads ? 4 * LANES : LANES;
 }
 
-/* The memory that weights will lie in, in pages of 2 MB where the system has them: looking up small ones costs a fifth of the reading. */
+/* The memory that weights will lie in, from the beginning of a page of 2 MB, in such pages where the system has them: looking up
+   small ones costs a fifth of the reading. */
 void in_large_pages(char *memory, int64_t bytes) {
 #if defined(__linux__)
-    char *aligned = (char *)(((uintptr_t)memory + 4095) & ~(uintptr_t)4095);
-    if (bytes > 1 << 21) madvise(aligned, (size_t)(memory + bytes - aligned) & ~(size_t)4095, MADV_HUGEPAGE);
+    if (bytes >= 1 << 21) madvise(memory, (size_t)bytes & ~(size_t)4095, MADV_HUGEPAGE);
 #else
     (void)memory, (void)bytes;
 #endif
@@ -211,7 +213,7 @@ PACK(pack_bytes, int8_t)
 
 /* ---- whether weights are still the same ---- */
 
-#define CHUNK 65536
+#define CHUNK 262144
 #define STREAMS 8
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 enum { ROUND = STREAMS * 4 * LANES };
@@ -388,11 +390,14 @@ APART void head(const Model *m, const Block *block, float *qkv, int64_t first, i
 
 /* ---- the step ---- */
 
-static void note(double *moments, int me, int64_t layer, int part) {
-    if (!moments || me) return;
+static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    moments[layer * UNEMBED + part] = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void note(double *moments, int me, int64_t layer, int part) {
+    if (moments && !me) moments[layer * UNEMBED + part] = seconds();
 }
 
 static void normalise_all(const Norm *norm, const float *x, float *y, int64_t n, int64_t d) {
@@ -502,4 +507,24 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
     }
     note(moments, 0, m->layers, QKV);
     return 0;
+}
+
+/* ---- several tokens in one call ---- */
+
+/* Up to `count` tokens behind each of n texts, the last of which, not read yet, stand at `tokens`, `stride` from one text to the next;
+   what is chosen is written behind them. heights (count, n); the rest as for `run`. Returns how many have been chosen: if not all, one
+   more has been read, and its logits are there, but what comes next is open. -1 for an id that is none. */
+int64_t write_on(const Model *m, int64_t n, int64_t column, const int64_t *padding, int64_t *tokens, int64_t stride, Rule *rule,
+                 const double *heights, int64_t count, float *logits, float *space, float *work) {
+    for (int64_t step = 0; step < count; step++) {
+        int64_t ids[n], next[n];
+        for (int64_t row = 0; row < n; row++) ids[row] = tokens[row * stride + step];
+        if (run(m, n, column + step, padding, ids, 0, logits, space, 0)) return -1;
+        double begun = seconds();
+        for (int64_t row = 0; row < n; row++)
+            if ((next[row] = draw(rule, logits + row * m->unembed.out, heights[step * n + row], work)) == UNSURE) return step;
+        for (int64_t row = 0; row < n; row++) tokens[row * stride + step + 1] = next[row];
+        rule->seconds += seconds() - begun;
+    }
+    return count;
 }
