@@ -307,7 +307,7 @@ def test_outside_training_in_float32_blocks_run_as_written(calls):
     assert calls
 
 
-CHANGES = ("hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides")
+CHANGES = ("hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides", "a type")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -328,9 +328,13 @@ def test_parts_that_somebody_changed_are_called(change, calls):
         nn.utils.parametrizations.weight_norm(layer)
     elif change == "a subclass":
         layer.__class__ = type("Other", (type(layer),), {"forward": lambda self, x: 0 * F.linear(x, self.weight)})
-    else:
+    elif change == "strides":
         layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
-    model(ids).sum().backward()
+    else:
+        layer.double().register_forward_pre_hook(block_by_hand.only_watches(lambda module, inputs: (inputs[0].double(),)))
+        model.blocks[1].feedforward.down.double()
+    with nullcontext() if change != "a type" else pytest.raises(RuntimeError):
+        model(ids).sum().backward()
     assert not calls
 
 

@@ -38,7 +38,7 @@ WAYS = [
 
 @pytest.mark.parametrize(("kind", "owner", "name"), WAYS)
 def test_one_way_is_taken_and_the_other_is_not(monkeypatch, kind, owner, name):
-    case, calls, in_c = small(kind), counted(monkeypatch, owner, name), counted(monkeypatch, block_by_hand, "_struct")
+    case, calls, in_c = small(kind), counted(monkeypatch, owner, name), counted(monkeypatch, block_by_hand, "_places")
     step_of(case, case.never)()
     assert not calls
     step_of(case, case.taken)()

@@ -34,6 +34,29 @@ typedef struct {
     const float *drop1, *drop2;                        /* (T, d): what each branch is multiplied by, or NULL */
 } Block;
 
+/* A block of this shape, in the struct but for its pointers, with `places` in the order of Block: of each norm and linear layer four, the
+   last four after them. */
+static Block filled(const Block *shape, float *const *places) {
+    Block b = *shape;
+    for (Norm *norm = &b.norm1; norm <= &b.k_norm; norm++) {
+        norm->weight = *places++;
+        norm->bias = *places++;
+        norm->dweight = *places++;
+        norm->dbias = *places++;
+    }
+    for (Linear *layer = &b.query; layer <= &b.down; layer++) {
+        layer->weight = *places++;
+        layer->bias = *places++;
+        layer->dweight = *places++;
+        layer->dbias = *places++;
+    }
+    b.cosines = *places++;
+    b.sines = *places++;
+    b.drop1 = *places++;
+    b.drop2 = *places++;
+    return b;
+}
+
 /* What a thread's time goes to, as `step_cost.py` calls the parts; the last is what it waits for the others. */
 enum { NORM, QKV, QK_NORM, ROTARY, ATTENTION, PROJECT, UP, ACTIVATION, DOWN, WAITING, PARTS };
 
@@ -400,9 +423,13 @@ static Scratch scratch_at(const Block *b, float *memory) {
     return s;
 }
 
-int64_t kept_size(const Block *b) { return kept_at(b, 0).end - (float *)0; }
-int64_t forward_scratch_size(const Block *b) { return b->threads * own_size(b) + all_packed(b); }
-int64_t backward_scratch_size(const Block *b) { return scratch_at(b, 0).end - (float *)0; }
+/* Numbers kept, and of the memory that each pass works in. */
+void sizes(const Block *shape, float *const *places, int64_t *kept, int64_t *forward_scratch, int64_t *backward_scratch) {
+    const Block b = filled(shape, places);
+    *kept = kept_at(&b, 0).end - (float *)0;
+    *forward_scratch = b.threads * own_size(&b) + all_packed(&b);
+    *backward_scratch = scratch_at(&b, 0).end - (float *)0;
+}
 
 /* ---- forwards ---- */
 
@@ -534,7 +561,8 @@ static void stages(Work *w, Stage before, Stage between, Stage after, int me, in
 }
 
 /* out (T, d) from x (T, d); `kept` is for the backward pass. Adds to `spent` (PARTS, or NULL) what the first thread's time went to. */
-void forward(const Block *b, const float *x, float *out, float *kept, float *scratch, double *spent) {
+void forward(const Block *shape, float *const *places, const float *x, float *out, float *kept, float *scratch, double *spent) {
+    const Block block = filled(shape, places), *b = &block;
 #pragma omp parallel num_threads(b->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -661,7 +689,9 @@ static void backwards_after(Work *w, int64_t t, int64_t end) {
 }
 
 /* dx (T, d) and all gradients of weights, from dout (T, d) and what `forward` was given and kept. */
-void backward(const Block *b, const float *x, const float *dout, float *dx, float *kept, float *scratch, double *spent) {
+void backward(const Block *shape, float *const *places, const float *x, const float *dout, float *dx, float *kept, float *scratch,
+              double *spent) {
+    const Block block = filled(shape, places), *b = &block;
     const Scratch s = scratch_at(b, scratch);
 #pragma omp parallel num_threads(b->threads)
     {

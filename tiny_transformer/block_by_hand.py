@@ -9,11 +9,12 @@ Left out: embeddings, the last norm and the output layer. Read before: `by_hand.
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,15 @@ the product before them."""
 Listener = Callable[[str, float], None]
 """Told (part, moment) for the parts of each call: the moment it began, on `time.perf_counter`'s clock, as if each had run in one piece."""
 
+FIELDS = ("norm1", "norm2", "q_norm", "k_norm", "query", "key", "value", "project", "gate", "up", "down")
+"""What the C calls NORMS and LAYERS."""
 PLACES = ("weight", "bias", "dweight", "dbias")
+NOWHERE = (None,) * len(PLACES)
 _listener: TraceableVar[Listener | None] = TraceableVar("block_listener", default=None)
 
 
 class _Norm(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", DOUBLE),
-    )  # fmt: skip
+    _fields_ = (*((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", DOUBLE))
 
 
 class _Linear(ctypes.Structure):
@@ -75,21 +77,29 @@ class _Linear(ctypes.Structure):
 class _Block(ctypes.Structure):
     _fields_ = (
         *((name, INTEGER) for name in ("batch", "seq", "d_model", "heads", "kv_heads", "d_head", "ff", "activation", "threads")),
-        *((name, _Norm) for name in ("norm1", "norm2", "q_norm", "k_norm")),
-        *((name, _Linear) for name in ("query", "key", "value", "project", "gate", "up", "down")),
+        *((name, _Norm) for name in FIELDS[: len(NORMS)]),
+        *((name, _Linear) for name in FIELDS[len(NORMS) :]),
         *((name, POINTER) for name in ("cosines", "sines", "drop1", "drop2")),
     )  # fmt: skip
+
+
+_Places = POINTER * (2 * len(WEIGHTS) + 4)
+
+
+class _Shape(NamedTuple):
+    """A block's struct without its pointers, and how many numbers of memory it needs: kept, and to work in forwards and backwards."""
+
+    struct: _Block
+    kept: int
+    forward: int
+    backward: int
 
 
 @cache
 def _library() -> Any:
     """The C, or None where it can't be had."""
     c = library(Path(__file__).with_suffix(".c"))
-    functions = {
-        **{name: (INTEGER, [POINTER]) for name in ("kept_size", "forward_scratch_size", "backward_scratch_size")},
-        "forward": (None, [POINTER] * 6),
-        "backward": (None, [POINTER] * 7),
-    }
+    functions = {"sizes": (None, [POINTER] * 5), "forward": (None, [POINTER] * 7), "backward": (None, [POINTER] * 8)}
     return None if c is None else declared(c, functions)
 
 
@@ -131,14 +141,15 @@ def _without_watchers(function: Any) -> Any:
 
 def _is_plain(part: nn.Module) -> bool:
     """One of the parts that the C knows, whose weights it can read, and that nobody has changed or listens to."""
-    if type(part) not in KNOWN or "forward" in part.__dict__ or part._backward_hooks or part._backward_pre_hooks:
+    inside = part.__dict__  # asked for every part of every step: without the detours of nn.Module
+    if type(part) not in KNOWN or "forward" in inside or inside["_backward_hooks"] or inside["_backward_pre_hooks"]:
         return False
-    for hooks in (part._forward_hooks, part._forward_pre_hooks):
+    for hooks in (inside["_forward_hooks"], inside["_forward_pre_hooks"]):
         if hooks and not all(getattr(hook, "only_watches", False) for hook in hooks.values()):
             return False
-    for weight in part._parameters.values():
+    for weight in inside["_parameters"].values():
         if weight is not None and not (
-            type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+            type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.is_cpu and weight.is_contiguous()
         ):
             return False
     return True
@@ -190,11 +201,10 @@ class BlockByHand(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor:
         """What the backward pass needs is kept in one piece of memory."""
-        x, c = x.contiguous(), _library()
-        struct = _struct(block, x, others, (None,) * len(WEIGHTS))
-        place, out = ctypes.addressof(struct), torch.empty_like(x)
-        kept, scratch = x.new_empty(c.kept_size(place)), _scratch(c.forward_scratch_size(place))
-        _call(c.forward, place, x, out, kept, scratch)
+        x, places = x.contiguous(), _places(others, (None,) * len(WEIGHTS))
+        shape, out = _shape(block, x, places), torch.empty_like(x)
+        kept = x.new_empty(shape.kept)
+        _call(_library().forward, shape, places, x, out, kept, _scratch(shape.forward))
         ctx.block = block
         ctx.save_for_backward(x, kept, *others)
         return out
@@ -205,12 +215,11 @@ class BlockByHand(torch.autograd.Function):
         x, kept, *others = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate this once more
             return (None, *by_hand.twice(partial(_plain, ctx.block), (x, *others), gradient))
-        c, gradient, dx = _library(), gradient.contiguous(), torch.empty_like(x)
-        weights, wanted = others[-len(WEIGHTS) :], ctx.needs_input_grad[-len(WEIGHTS) :]
-        grads = [torch.empty_like(weight) if want else None for weight, want in zip(weights, wanted, strict=True)]
-        struct = _struct(ctx.block, x, others, grads)
-        place = ctypes.addressof(struct)
-        _call(c.backward, place, x, gradient, dx, kept, _scratch(c.backward_scratch_size(place)))
+        gradient, dx, wanted = gradient.contiguous(), torch.empty_like(x), ctx.needs_input_grad[-len(WEIGHTS) :]
+        grads = [torch.empty_like(weight) if want else None for weight, want in zip(others[-len(WEIGHTS) :], wanted, strict=True)]
+        places = _places(others, grads)
+        shape = _shape(ctx.block, x, places)
+        _call(_library().backward, shape, places, x, gradient, dx, kept, _scratch(shape.backward))
         return (None, dx, *(None,) * (len(others) - len(WEIGHTS)), *grads)
 
 
@@ -229,36 +238,48 @@ def _plain(block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor
     return x + second * through("feedforward", through("norm2", x))
 
 
-def _struct(block: TransformerBlock, x: Tensor, others: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> _Block:
-    """The block for the C. What it points at must outlive the call."""
-    weights = others[-len(WEIGHTS) :]
-    parts: list[_Norm | _Linear] = []
-    for index, part in enumerate(_parts(block)):
-        pair = slice(2 * index, 2 * index + 2)
-        places = map(_place, (*weights[pair], *grads[pair]))
+_shapes: WeakKeyDictionary[nn.Module, dict[Hashable, _Shape]] = WeakKeyDictionary()
+
+
+def _shape(block: TransformerBlock, x: Tensor, places: Any) -> _Shape:
+    """Made once for each size of batch: between two products that have swept the caches, making a struct takes as long as a norm."""
+    parts, threads = _parts(block), torch.get_num_threads()
+    key = (x.shape, threads, places[-1] is None, *(getattr(norm, "eps", None) for norm in parts[: len(NORMS)]))
+    known = _shapes.setdefault(block, {})
+    if key not in known:
+        known[key] = _new_shape(block.attention.config, parts, x, threads, places)
+    return known[key]
+
+
+def _new_shape(config: ModelConfig, parts: Sequence[nn.Module | None], x: Tensor, threads: int, places: Any) -> _Shape:
+    struct = _Block(
+        *x.shape, config.n_heads, config.kv_heads, config.head_width, config.ff_width, ORDER.index(config.activation), threads
+    )
+    for name, part in zip(FIELDS, parts, strict=True):
         if isinstance(part, LayerNorm | RMSNorm):
-            parts.append(_Norm(*places, part.weight.numel(), 1 if isinstance(part, LayerNorm) else 2, part.eps))
+            setattr(struct, name, _Norm(*NOWHERE, part.weight.numel(), 1 if isinstance(part, LayerNorm) else 2, part.eps))
         elif isinstance(part, Linear):
-            parts.append(_Linear(*places, part.out_features, part.in_features))
-        else:
-            parts.append(_Norm() if index < len(NORMS) else _Linear())
-    config = block.attention.config
-    return _Block(
-        *x.shape, config.n_heads, config.kv_heads, config.head_width, config.ff_width, ORDER.index(config.activation),
-        torch.get_num_threads(), *parts, *map(_place, others[: -len(WEIGHTS)]),
-    )  # fmt: skip
+            setattr(struct, name, _Linear(*NOWHERE, part.out_features, part.in_features))
+    sizes = [INTEGER() for _ in range(3)]
+    _library().sizes(ctypes.addressof(struct), places, *map(ctypes.addressof, sizes))
+    return _Shape(struct, *(size.value for size in sizes))
 
 
-def _place(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def _places(others: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> Any:
+    """Where everything lies, in the order of the C. The tensors must outlive the call."""
+    rest, weights = others[: -len(WEIGHTS)], others[-len(WEIGHTS) :]
+    tensors: list[Tensor | None] = []
+    for first in range(0, len(weights), 2):
+        tensors += (*weights[first : first + 2], *grads[first : first + 2])
+    return _Places(*(None if tensor is None else tensor.data_ptr() for tensor in (*tensors, *rest)))
 
 
-def _call(function: Callable[..., None], place: int, *tensors: Tensor) -> None:
+def _call(function: Callable[..., None], shape: _Shape, places: Any, *tensors: Tensor) -> None:
     """Call the C, and tell the listener, if there is one, what its time went to."""
     listener = _listener.get()
-    spent = None if listener is None else (ctypes.c_double * len(PARTS))()
+    spent = None if listener is None else (DOUBLE * len(PARTS))()
     begun = time.perf_counter()
-    function(place, *(tensor.data_ptr() for tensor in tensors), spent)
+    function(ctypes.addressof(shape.struct), places, *(tensor.data_ptr() for tensor in tensors), spent)
     if listener is None or spent is None:
         return
     for part, seconds in zip(PARTS, spent, strict=True):
