@@ -49,8 +49,7 @@ def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean"
             f"logits have shape {tuple(logits.shape)} and targets {tuple(targets.shape)}: targets must have the logits' shape "
             f"without the vocabulary, {tuple(logits.shape[:-1])}"
         )
-    if targets.device.type == "cpu":
-        _check_range(targets, logits.shape[-1])
+    all_asked = targets.device.type == "cpu" and _all_asked(targets, logits.shape[-1])
     logits, targets = _wide(logits).reshape(-1, logits.shape[-1]), targets.reshape(-1)  # (n, vocab), (n,)
     if is_reference():
         asked = targets != IGNORE
@@ -59,7 +58,9 @@ def cross_entropy(logits: "Tensor", targets: "Tensor", reduction: Literal["mean"
         total = -picked.where(asked, 0.0).sum()
     else:
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-    return total if reduction == "sum" else total / (targets != IGNORE).sum().clamp(min=1)
+    if reduction == "sum":
+        return total
+    return total / (targets.numel() if all_asked else (targets != IGNORE).sum().clamp(min=1))
 
 
 class Expected(NamedTuple):
@@ -94,13 +95,20 @@ def _wide(logits: "Tensor") -> "Tensor":
     return logits.float() if logits.element_size() < 4 else logits
 
 
-def _check_range(targets: "Tensor", vocab: int) -> None:
+def _all_asked(targets: "Tensor", vocab: int) -> bool:
+    """Whether no target is IGNORE (False where there are none). Raises ValueError for targets outside the vocabulary."""
+    if not targets.numel():
+        return False
+    lowest, highest = targets.aminmax()
+    if lowest >= 0 and highest < vocab:
+        return True
     wrong = targets[(targets >= vocab) | ((targets < 0) & (targets != IGNORE))]
     if wrong.numel():
         raise ValueError(
             f"a target is {wrong[0].item()}: targets must lie in 0 to {vocab - 1}, or be {IGNORE} where nothing is asked. "
             "Was another tokenizer used?"
         )
+    return False
 
 
 if __name__ == "__main__":
