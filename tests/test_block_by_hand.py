@@ -184,6 +184,17 @@ def test_the_same_step_twice_gives_the_same_bits(count, threads):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_another_batch_dropout_and_epsilon_are_noticed():
+    """What is made once for a size of batch is made anew where anything else changes."""
+    model = model_of("modern", dropout=0.3)
+    for rows, seq in ((2, 9), (3, 12), (2, 9)):
+        model.eval()
+        assert_near(loss_and_gradients(model, some(rows, seq)), exact(model, some(rows, seq)))
+        loss_and_gradients(model.train(), some(rows, seq))
+    model.eval().blocks[1].norm2.eps = 0.7
+    assert_near(loss_and_gradients(model, some(2, 9)), exact(model, some(2, 9)))
+
+
 def test_a_graph_that_is_kept_can_be_gone_back_twice():
     model, ids = model_of("modern"), some(2, 9)
     loss = model(ids).square().mean()

@@ -122,8 +122,15 @@ BUGS = [
     Bug(
         "sum is a mean",
         "tiny_transformer/training/objectives.py",
-        'if reduction == "sum" else total / (targets',
-        'if reduction == "summe" else total / (targets',
+        'if reduction == "sum":\n        return total\n    return total / (targets.numel()',
+        'if reduction == "summe":\n        return total\n    return total / (targets.numel()',
+        "objectives",
+    ),
+    Bug(
+        "what is not asked counts too",
+        "tiny_transformer/training/objectives.py",
+        "if lowest >= 0 and highest < vocab:",
+        "if highest < vocab:",
         "objectives",
     ),
     Bug(
