@@ -187,10 +187,10 @@ def result_of(name: str, found: Sequence[Measurement]) -> Result:
     )  # fmt: skip
 
 
-def run(recipe: str, seeds: int, folder: Path, minutes: float | None = None) -> Result:
+def run(recipe: str, seeds: Sequence[int], folder: Path, minutes: float | None = None) -> Result:
     """Train and measure every seed; the runs lie in `folder`. Raises FailedError."""
     found = []
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+    for seed in seeds:
         out = folder / f"seed-{seed}"
         words = command(recipe, seed, out, minutes)
         print(" ".join(words), flush=True)
@@ -213,16 +213,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train a recipe with the real command and measure what it reached; exit code 2 when a training fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe", description=main.__doc__)
     parser.add_argument("--recipe", default="speedrun", choices=tuple(RECIPES), help="which; default: speedrun")
-    parser.add_argument("--seeds", type=at_least_one, default=3, metavar="N", help=f"how many, from {FIRST_SEED} on; default: 3")
+    parser.add_argument("--seeds", type=at_least_one, default=3, metavar="N", help="how many; default: 3")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"where they begin; default: {FIRST_SEED}")
     parser.add_argument("--minutes", type=float, help="as of `tiny train`: sizes are then chosen to suit the time")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the runs here; default: they are thrown away")
     parser.add_argument("--no-history", action="store_true", help="do not append to history.jsonl, and leave docs/benchmarks.md alone")
     chosen = parser.parse_args(arguments)
     before, begun = warn_if_busy(), time.perf_counter()
     print(" · ".join(f"{key} {value}" for key, value in machine().items()))
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            result = run(chosen.recipe, chosen.seeds, (chosen.keep or Path(scratch)).resolve(), chosen.minutes)
+            result = run(chosen.recipe, seeds, (chosen.keep or Path(scratch)).resolve(), chosen.minutes)
         except FailedError as failed:
             print(failed, file=sys.stderr)
             return 2
