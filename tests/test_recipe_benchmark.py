@@ -212,7 +212,8 @@ def test_without_history_nothing_is_kept_and_nothing_is_left(stand_in, monkeypat
     monkeypatch.setattr(recipe, "keep", lambda *_, **__: pytest.fail("it was not to be kept"))
     assert recipe.main(["--seeds", "1", "--first-seed", "7", "--no-history", "--minutes", "2"]) == 0
     (words,) = stand_in
-    assert words[words.index("--seed") + 1] == "7" and words[words.index("--minutes") + 1] == "2" and not recipe.Path(words[words.index("--out") + 1]).exists()
+    assert words[words.index("--seed") + 1] == "7"
+    assert words[words.index("--minutes") + 1] == "2" and not recipe.Path(words[words.index("--out") + 1]).exists()
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--seeds", "x"], ["--recipe", "nonsense"]])
