@@ -191,6 +191,10 @@ def test_another_batch_dropout_and_epsilon_are_noticed():
         model.eval()
         assert_near(loss_and_gradients(model, some(rows, seq)), exact(model, some(rows, seq)))
         loss_and_gradients(model.train(), some(rows, seq))
+    shapes = block_by_hand._shapes[model.blocks[0]]
+    assert len(shapes) == 4
+    without, dropped = list(shapes.values())[:2]
+    assert dropped.backward >= without.backward + 2 * 2 * 9 * 24  # the gradients of two branches before their dropout
     model.eval().blocks[1].norm2.eps = 0.7
     assert_near(loss_and_gradients(model, some(2, 9)), exact(model, some(2, 9)))
 
@@ -220,15 +224,19 @@ def test_second_derivatives(calls):
     assert len(calls) == 6
 
 
-def test_frozen_weights_get_no_gradient(calls):
+def test_frozen_weights_get_no_gradient(calls, monkeypatch):
     model, ids = model_of("gpt2"), some(2, 9)
     whole = loss_and_gradients(model, ids)
     frozen = [f"blocks.0.{name}" for name in ("norm1.weight", "attention.W_key.weight", "feedforward.down.bias", "feedforward.up.weight")]
     for name, weight in model.named_parameters():
         weight.requires_grad_(name not in frozen)
+    given, places = [], block_by_hand._places
+    monkeypatch.setattr(block_by_hand, "_places", lambda others, grads: given.append(grads) or places(others, grads))
     rest = loss_and_gradients(model, ids)
     assert rest.keys() == whole.keys() - set(frozen) and calls
     assert all(torch.equal(rest[name], whole[name]) for name in rest)
+    last, first = ({name for name, grad in zip(WEIGHTS, grads, strict=True) if grad is not None} for grads in given[-2:])
+    assert last - first == {name.removeprefix("blocks.0.") for name in frozen}  # and nothing was worked out for them
 
 
 def test_blocks_computed_again_in_the_backward_pass_give_the_same_bits(calls):
@@ -313,6 +321,8 @@ def test_outside_training_in_float32_blocks_run_as_written(calls):
     copy.deepcopy(model).double()(ids)
     copy.deepcopy(model).bfloat16()(ids)
     model(ids[:0])
+    TinyTransformerLM(small_config("rotary", causal=False))(ids)
+    assert not fits(model.blocks, torch.ones(1, 1, 24, dtype=torch.float64), model.config)
     assert len(weights) == 2 and counter.get_total_flops() > 100_000 and not calls
     model(ids)
     assert calls
@@ -406,9 +416,11 @@ def test_a_listener_is_told_of_every_part_and_only_inside():
     told.clear()
     model(some(2, 9))
     assert not told
-    with told_to(lambda part, moment: told.append((part, moment))):
-        model_of("gpt2")(some(2, 9))
-    assert {part for part, _ in told} == set(PARTS) - {"q, k norms", "rotary"}
+    for option, lacks in (("gpt2", {"q, k norms", "rotary"}), ("rotary", {"q, k norms"}), ("qk_norm", {"rotary"})):
+        told.clear()
+        with told_to(lambda part, moment: told.append((part, moment))):
+            model_of(option)(some(2, 9))
+        assert {part for part, _ in told} == set(PARTS) - lacks
 
 
 # ---------------------------------------------------------------- the products alone

@@ -107,7 +107,7 @@ class TinyTransformerLM(nn.Module):
                 f"ids run from {ids.min().item()} to {ids.max().item()}: they must lie in 0 to {self.config.vocab_size - 1} "
                 f"(vocab_size={self.config.vocab_size}). Was another tokenizer used?"
             ) from None
-        in_c = mask is None and bias is None and cache is None and block_by_hand.fits(self.blocks, x, self.config)
+        in_c = mask is None and cache is None and block_by_hand.fits(self.blocks, x, self.config)
         for index, block in enumerate(self.blocks):
             layer: Callable[..., Tensor] = partial(block_by_hand.run, block) if in_c else block
             layer = self._again_in_backward(layer) if self.checkpoint_layers and self.training and cache is None else layer
