@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import itertools
-import shutil
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.compiler import needs_compiler
 from tests.opinionated import opinionated
 from tests.options import OPTIONS, small_config
 from tests.test_decode_step import with_biases
@@ -28,7 +28,7 @@ from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.native import INTEGER, POINTER
 from tiny_transformer.utils.reference import reference_path
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+pytestmark = needs_compiler
 IN_C = [option for option in OPTIONS if not any(word in option for word in ("post", "alibi", "window"))]
 
 

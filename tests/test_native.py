@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some_of
 
+from tests.compiler import needs_compiler
 from tests.opinionated import opinionated
 from tests.options import OPTIONS
 from tests.test_decode_step import with_biases
@@ -25,7 +26,6 @@ from tiny_transformer.sampling.native_weights import SOURCE, whole_step
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
 
-compiled = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
 SYMBOLS = "\n abcdefghijklmno"
 
 
@@ -53,7 +53,7 @@ def some(rows, n, seed=1):
     return torch.randint(17, (rows, n), generator=torch.Generator().manual_seed(seed))
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("bits", [None, 8])
 @pytest.mark.parametrize("option", OPTIONS)
 @torch.inference_mode()
@@ -69,7 +69,7 @@ def test_several_tokens_of_one_text_at_once(option, bits):
     torch.testing.assert_close(step(ids[0, 5:12]), expected[5:], **near)
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("sizes", [{"d_model": 40, "d_ff": 150, "n_heads": 2}, {"d_head": 64, "n_heads": 2}, {"d_head": 80, "n_heads": 2}])
 @torch.inference_mode()
 def test_sizes_that_fill_no_whole_vectors(sizes):
@@ -78,7 +78,7 @@ def test_sizes_that_fill_no_whole_vectors(sizes):
     torch.testing.assert_close(step(ids[0, 5:]), model(ids)[0, 5:], atol=2e-5, rtol=1e-5)
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("bits", [None, 8])
 @torch.inference_mode()
 def test_a_number_depends_on_nothing_beside_it_to_the_last_bit(bits):
@@ -100,7 +100,7 @@ def test_a_number_depends_on_nothing_beside_it_to_the_last_bit(bits):
         torch.set_num_threads(threads)
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("threads", [2, 3, 4])
 @pytest.mark.parametrize("padding", [None, [0, 3, 4]], ids=["even", "padded"])
 @pytest.mark.parametrize("sizes", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"d_head": 12}, {"d_head": 16}, {"d_head": 32}], ids=str)
@@ -120,7 +120,7 @@ def test_heads_are_dealt_out_among_threads_without_changing_a_bit(sizes, padding
     assert torch.equal(*results)
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "relu2", "swiglu"])
 @torch.inference_mode()
 def test_nan_stays_nan_and_large_numbers_stay_finite(activation):
@@ -131,7 +131,7 @@ def test_nan_stays_nan_and_large_numbers_stay_finite(activation):
         assert bool(torch.isfinite(logits).all()) is finite and bool(torch.isnan(logits).any()) is not finite
 
 
-@compiled
+@needs_compiler
 @torch.inference_mode()
 def test_what_does_not_fit_is_an_error_and_writes_nothing():
     model, ids = opinionated(), some(1, 12)
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_an_error_and_writes_nothing():
         two(ids[0, :3])
 
 
-@compiled
+@needs_compiler
 @torch.inference_mode()
 def test_a_listener_hears_every_part_in_order():
     model, ids, heard = opinionated(), some(1, 8), []
@@ -160,7 +160,7 @@ def test_a_listener_hears_every_part_in_order():
     assert moments == sorted(moments) and moments[0] > 0
 
 
-@compiled
+@needs_compiler
 def test_weights_that_lie_apart_are_read_right():
     model, ids = opinionated(), some(1, 8)
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def test_weights_that_lie_apart_are_read_right():
         torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
 
 
-@compiled
+@needs_compiler
 def test_copies_lie_in_one_piece_of_memory_from_the_beginning_of_a_large_page():
     model = opinionated("modern")
     native_step(model, KVCache(model.config, 1))
@@ -199,7 +199,7 @@ OF_FLOATS = ("one number", "all signs")
 """Changes of weights that a rounded model has in eight bits."""
 
 
-@compiled
+@needs_compiler
 @pytest.mark.parametrize(
     ("change", "bits"), [(change, bits) for change in CHANGES for bits in (None, 8) if bits is None or change not in OF_FLOATS]
 )
@@ -217,7 +217,7 @@ def test_copied_weights_are_kept_until_one_changes(change, bits):
         torch.testing.assert_close(step(ids[0, 7:]), expected, atol=2e-5, rtol=1e-5)
 
 
-@compiled
+@needs_compiler
 def test_rounded_weights_that_change_are_copied_again():
     model, ids = quantize_model(with_biases(opinionated())), some(1, 8)
     for tensor in (model.blocks[0].feedforward.up.scales, model.blocks[1].feedforward.down.values):
@@ -227,7 +227,7 @@ def test_rounded_weights_that_change_are_copied_again():
             torch.testing.assert_close(read(model, ids[:, :7])(ids[0, 7:]), model(ids)[0, 7:], atol=2e-5, rtol=1e-5)
 
 
-@compiled
+@needs_compiler
 def test_a_text_being_written_keeps_its_copies():
     model, ids = opinionated(), some(1, 8)
     with torch.inference_mode():
@@ -239,7 +239,7 @@ def test_a_text_being_written_keeps_its_copies():
         assert torch.equal(step(ids[0, 7:]), before)
 
 
-@compiled
+@needs_compiler
 def test_copied_weights_go_with_their_model():
     model = opinionated()
     native_step(model, KVCache(model.config, 1))
@@ -250,7 +250,7 @@ def test_copied_weights_go_with_their_model():
     assert all(tensor() is None for tensor in tensors)
 
 
-@compiled
+@needs_compiler
 @settings(deadline=None, max_examples=60)
 @given(some_of.data())
 def test_a_fingerprint_is_of_every_byte_at_its_place(data):
@@ -267,14 +267,14 @@ def test_a_fingerprint_is_of_every_byte_at_its_place(data):
         assert native_weights._fingerprint(tensors, c, 1) != before
 
 
-@compiled
+@needs_compiler
 def test_a_fingerprint_tells_signs_apart():
     """Highest bits, an even number of times at every place: they must not cancel."""
     c, weights = whole_step(), torch.randn(4096, generator=torch.Generator().manual_seed(0))
     assert native_weights._fingerprint([weights], c, 1) != native_weights._fingerprint([-weights], c, 1)
 
 
-@compiled
+@needs_compiler
 def test_a_fingerprint_tells_orders_apart():
     c, parts = whole_step(), [torch.full((262_144 // 4,), float(i)) for i in range(3)]
     orders = [torch.cat([parts[i] for i in order]) for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 1, 1))]
@@ -282,7 +282,7 @@ def test_a_fingerprint_tells_orders_apart():
     assert len({native_weights._fingerprint([part, parts[0][:n]], c, 1) for part in parts for n in (0, 1, 2)}) == 9
 
 
-@compiled
+@needs_compiler
 def test_it_is_compiled_once(monkeypatch):
     assert native.library(SOURCE) is not None
     native.library.cache_clear()
@@ -296,7 +296,7 @@ def test_it_is_compiled_once(monkeypatch):
     assert native.library(SOURCE) is not None
 
 
-@compiled
+@needs_compiler
 def test_another_header_makes_another_library(monkeypatch, tmp_path):
     for path in native.FOLDER.glob("*.h"):
         shutil.copy(path, tmp_path)
@@ -331,7 +331,7 @@ def test_without_it_pytorch_does_the_work(why, monkeypatch, tmp_path):
     assert text == [naive_generate(model, [2, 3], greedy)]
 
 
-@compiled
+@needs_compiler
 def test_other_types_and_many_texts_are_left_to_pytorch():
     model = opinionated("rotary")
     assert native_step(model, KVCache(model.config, MOST_ITEMS)) is not None

@@ -1,6 +1,5 @@
 """Whose time is it: with a clock that only moves where a part is made slow, every part must get exactly its own time, both ways."""
 
-import shutil
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.compiler import needs_compiler
 from tests.options import small_config
 from tiny_transformer import attention, block_by_hand, embeddings, feedforward
 from tiny_transformer.config import SampleConfig, TrainConfig
@@ -24,7 +24,6 @@ from tiny_transformer.training.step_times import time_steps
 from tiny_transformer.transformer_block import TransformerBlock
 from tiny_transformer.utils.reference import reference_path
 
-compiled = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
 FORTH, BACK = 5.0, 11.0
 CPU = torch.device("cpu")
 
@@ -228,7 +227,7 @@ def test_an_error_inside_leaves_nothing_behind():
     assert run(model)  # and the next one works
 
 
-@compiled
+@needs_compiler
 @pytest.mark.usefixtures("real_clock")
 def test_blocks_in_c_tell_their_parts_and_stay_in_c():
     model, ids, watch = model_of(dropout=0.1), torch.randint(17, (2, 9)), Stopwatch(CPU)
@@ -359,7 +358,7 @@ def test_the_parts_of_a_token_by_the_prepared_step(monkeypatch):
     assert ("heads", "forward") in found.parts and (FUSED_ATTENTION, "forward") in found.parts
 
 
-@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+@needs_compiler
 def test_the_parts_of_a_token_by_the_step_in_c(real_clock, monkeypatch):
     """It tells the moments itself; together they are the whole token, and the choice of the token is one of them."""
     decoders, keep = [], generator.Decoder

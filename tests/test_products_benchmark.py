@@ -1,6 +1,5 @@
 """The table of second ways: that the two ways which are timed are two, and give the same. No test here times anything."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from benchmarks import products
 from benchmarks.harness import Result
 from benchmarks.products import CASES, compare_products, compare_steps, limit_at, row, step_of
+from tests.compiler import needs_compiler
 from tiny_transformer import attention, attention_products, block_by_hand, linear
 
 KEPT = {
@@ -29,9 +29,8 @@ def counted(monkeypatch, owner, name):
     return calls
 
 
-COMPILER = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
 WAYS = [
-    pytest.param("block", block_by_hand, "run", marks=COMPILER), ("linear", linear, "product"),
+    pytest.param("block", block_by_hand, "run", marks=needs_compiler), ("linear", linear, "product"),
     ("attention", attention_products, "attend_causal"),
 ]  # fmt: skip
 

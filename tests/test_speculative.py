@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests.compiler import needs_compiler
 from tests.opinionated import opinionated
 from tiny_transformer.cli.main import main
 from tiny_transformer.config import ConfigError, ModelConfig, SampleConfig
@@ -323,7 +323,7 @@ def test_logits_of_any_texts_in_any_order(option):
         torch.testing.assert_close(reader.logits(text, last), torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+@needs_compiler
 @pytest.mark.parametrize("option", ["gpt2", "modern", "pairs and triples, shared"])
 def test_the_prepared_step_reads_guesses_too(option, monkeypatch):
     model = opinionated(option, max_seq_len=40)

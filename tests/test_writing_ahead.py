@@ -1,7 +1,6 @@
 """Bursts: several tokens written by one call of the C, and the draw in C, against the same one by one, in both engines."""
 
 import ctypes
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some_of
 
+from tests.compiler import needs_compiler
 from tests.opinionated import opinionated
 from tests.options import OPTIONS
 from tiny_transformer.config import SampleConfig
@@ -26,7 +26,7 @@ from tiny_transformer.tokenization.base import SpecialTokens
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.utils.reference import reference_path
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+pytestmark = needs_compiler
 SYMBOLS = "\n abcdefghijklmno"
 SAMPLED = SampleConfig(temperature=1.2, top_k=9, max_tokens=45, seed=7)
 CONFIGS = {
