@@ -22,7 +22,7 @@ from tests.options import OPTIONS, small_config
 from tests.test_decode_step import with_biases
 from tiny_transformer import attention, block_by_hand, embeddings, feedforward, multi_head, native
 from tiny_transformer.attention import record_weights
-from tiny_transformer.block_by_hand import LAYERS, NORMS, PARTS, WEIGHTS, BlockByHand, fits, told_to
+from tiny_transformer.block_by_hand import LAYERS, NORMS, PARTS, WEIGHTS, BlocksByHand, fits, told_to
 from tiny_transformer.feedforward import ACTIVATIONS
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.native import INTEGER, POINTER
@@ -35,8 +35,8 @@ IN_C = [option for option in OPTIONS if not any(word in option for word in ("pos
 @pytest.fixture
 def calls(monkeypatch):
     """Which blocks ran in C."""
-    found, plain = [], BlockByHand.apply
-    monkeypatch.setattr(BlockByHand, "apply", lambda *inputs: found.append(inputs[0]) or plain(*inputs))
+    found, plain = [], BlocksByHand.apply
+    monkeypatch.setattr(BlocksByHand, "apply", lambda *inputs: found.extend(inputs[0]) or plain(*inputs))
     return found
 
 
@@ -187,16 +187,42 @@ def test_the_same_step_twice_gives_the_same_bits(count, threads):
 def test_another_batch_dropout_and_epsilon_are_noticed():
     """What is made once for a size of batch is made anew where anything else changes."""
     model = model_of("modern", dropout=0.3)
+    block_by_hand._new_plan.cache_clear()
     for rows, seq in ((2, 9), (3, 12), (2, 9)):
         model.eval()
         assert_near(loss_and_gradients(model, some(rows, seq)), exact(model, some(rows, seq)))
         loss_and_gradients(model.train(), some(rows, seq))
-    shapes = block_by_hand._shapes[model.blocks[0]]
-    assert len(shapes) == 4
-    without, dropped = list(shapes.values())[:2]
-    assert dropped.backward >= without.backward + 2 * 2 * 9 * 24  # the gradients of two branches before their dropout
+    assert block_by_hand._new_plan.cache_info()[:2] == (2, 4)  # found, made
     model.eval().blocks[1].norm2.eps = 0.7
     assert_near(loss_and_gradients(model, some(2, 9)), exact(model, some(2, 9)))
+
+
+def test_each_block_may_have_a_shape_of_its_own(calls):
+    """After surgery, say: other heads, another activation, another width inside, another norm."""
+    model = model_of("gpt2", n_layers=4, max_seq_len=40)
+    other = [{"n_heads": 2, "n_kv_heads": 1, "d_ff": 200}, {"activation": "swiglu", "norm": "rms"}, {"qk_norm": True, "d_ff": 7}]
+    for index, change in enumerate(other):
+        model.blocks[index] = model_of("gpt2", **change).blocks[0]
+    for rows, count in ((3, 37), (2, 40)):
+        assert_near(loss_and_gradients(model, some(rows, count)), exact(model, some(rows, count)))
+    assert len(calls) == 8
+
+
+def test_weights_replaced_by_larger_ones_are_noticed(calls):
+    model, ids = model_of("gpt2"), some(2, 9)
+    loss_and_gradients(model, ids)
+    for layer, dim in ((model.blocks[0].feedforward.up, 0), (model.blocks[0].feedforward.down, 1)):
+        layer.weight = nn.Parameter(torch.cat((layer.weight.detach(), layer.weight.detach()), dim))
+        if dim == 0:
+            layer.bias = nn.Parameter(torch.cat((layer.bias.detach(), layer.bias.detach())))
+    assert_near(loss_and_gradients(model, ids), exact(model, ids))
+    assert len(calls) == 2 * 2
+    model.blocks[1].feedforward.up.weight = nn.Parameter(torch.ones(5, 24))
+    with pytest.raises(ValueError, match=r"up has weights of shape \(5, 24\) and biases of \(96,\): they must be \(5, 24\) and \(5,\)"):
+        model(ids)
+    model.blocks[1].attention.W_key.weight = nn.Parameter(torch.ones(5, 24))
+    with pytest.raises(ValueError, match=r"key has weights of shape \(5, 24\)"):
+        model(ids)
 
 
 def test_a_graph_that_is_kept_can_be_gone_back_twice():
@@ -231,12 +257,33 @@ def test_frozen_weights_get_no_gradient(calls, monkeypatch):
     for name, weight in model.named_parameters():
         weight.requires_grad_(name not in frozen)
     given, places = [], block_by_hand._places
-    monkeypatch.setattr(block_by_hand, "_places", lambda others, grads: given.append(grads) or places(others, grads))
+    monkeypatch.setattr(block_by_hand, "_places", lambda tensors: given.append(tensors) or places(tensors))
     rest = loss_and_gradients(model, ids)
     assert rest.keys() == whole.keys() - set(frozen) and calls
     assert all(torch.equal(rest[name], whole[name]) for name in rest)
-    last, first = ({name for name, grad in zip(WEIGHTS, grads, strict=True) if grad is not None} for grads in given[-2:])
+    assert len(given) == 3  # tensors, tensors again, gradients
+    first, last = given[-1][2 : 2 + len(WEIGHTS)], given[-1][2 + block_by_hand.EACH : -2]
+    first, last = ({name for name, grad in zip(WEIGHTS, grads, strict=True) if grad is not None} for grads in (first, last))
     assert last - first == {name.removeprefix("blocks.0.") for name in frozen}  # and nothing was worked out for them
+
+
+def test_frozen_first_blocks_keep_nothing(calls):
+    """There is no gradient to be found before the first block that learns."""
+    model, ids = model_of("gpt2", n_layers=3, max_seq_len=64, d_model=64), some(4, 64)
+    whole, kept = loss_and_gradients(model, ids), {}
+    for frozen, layers in ((model.embeddings, 3), (model.blocks[0], 2), (model.blocks[1], 1), (model.blocks[2], 0)):
+        frozen.requires_grad_(False)
+        if layers < 3:
+            frozen.eval()
+        calls.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
+            rest = loss_and_gradients(model, ids)
+        assert len(calls) == 3
+        assert all(torch.equal(rest[name], whole[name]) for name in rest)
+        assert {name.split(".")[1] for name in rest if "blocks" in name} == {str(n) for n in range(3 - layers, 3)}
+        largest = max(t.numel() for t in kept.values())
+        assert (10 * layers - 1) * 4 * 64 * 64 <= largest <= (11 * layers + 1) * 4 * 64 * 64
+        kept.clear()
 
 
 def test_blocks_computed_again_in_the_backward_pass_give_the_same_bits(calls):
@@ -253,7 +300,7 @@ def test_an_input_that_lies_otherwise_in_memory():
     model = model_of("gpt2")
     x = torch.randn(24, 9, 2).requires_grad_()
     turned = x.permute(2, 1, 0)
-    out, plain = block_by_hand.run(model.blocks[0], turned), model.blocks[0](turned)
+    out, plain = block_by_hand.run([model.blocks[0]], turned), model.blocks[0](turned)
     torch.testing.assert_close(out, plain, atol=2e-5, rtol=1e-4)
     weight = torch.randn(24, 9, 2).permute(2, 1, 0)
     found, expected = (torch.autograd.grad(y, x, weight)[0] for y in (out, plain))
@@ -328,7 +375,7 @@ def test_outside_training_in_float32_blocks_run_as_written(calls):
     assert calls
 
 
-CHANGES = ("hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides", "a type")
+CHANGES = ("hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides", "a type", "activation")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -349,6 +396,8 @@ def test_parts_that_somebody_changed_are_called(change, calls):
         nn.utils.parametrizations.weight_norm(layer)
     elif change == "a subclass":
         layer.__class__ = type("Other", (type(layer),), {"forward": lambda self, x: 0 * F.linear(x, self.weight)})
+    elif change == "activation":
+        model.blocks[1].feedforward.activation = torch.tanh
     elif change == "strides":
         layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
     else:
@@ -357,6 +406,14 @@ def test_parts_that_somebody_changed_are_called(change, calls):
     with nullcontext() if change != "a type" else pytest.raises(RuntimeError):
         model(ids).sum().backward()
     assert not calls
+
+
+def test_blocks_that_lack_a_part_are_not_for_the_c():
+    for option, network, part in (("swiglu", "feedforward", "gate"), ("qk_norm", "attention", "k_norm"), ("gpt2", "feedforward", "up")):
+        model, x = model_of(option), torch.ones(1, 1, 24)
+        assert fits(model.blocks, x, model.config)
+        setattr(model.blocks[1].get_submodule(network), part, None)
+        assert not fits(model.blocks, x, model.config)
 
 
 @pytest.mark.parametrize(
@@ -411,7 +468,7 @@ def test_a_listener_is_told_of_every_part_and_only_inside():
     with told_to(lambda part, moment: told.append((part, moment))):
         model(some(2, 9)).sum().backward()
     assert {part for part, _ in told} == set(PARTS)
-    assert len(told) == 2 * 2 * (len(PARTS) + 1)
+    assert len(told) == 2 * (len(PARTS) + 1)
     assert [moment for _, moment in told] == sorted(moment for _, moment in told)
     told.clear()
     model(some(2, 9))

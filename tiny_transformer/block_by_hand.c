@@ -1,8 +1,8 @@
-/* One layer of the model in training, forwards and backwards, in one call each: what `transformer_block.py` says in some eighty.
+/* The layers of the model in training, forwards and backwards, in one call each: what `transformer_block.py` says in some eighty for each.
 
    Between the matrix products a layer does little, but as operations of their own every norm, sum and activation walks through memory once
    more and wakes all threads. Here each thread takes some tokens, and does everything with them that needs no others; it waits for
-   the others before and after the attention only. The products are those of `products.h`.
+   the others once per layer forwards and twice backwards, where rows can be dealt out evenly. The products are those of `products.h`.
 
    For the backward pass it keeps queries, keys and values, what attention gathered, the stream between the branches, and the feed-forward
    network's inside before the activation; norms, activations and attention weights are worked out again (Dao et al. 2022 for the latter).
@@ -34,26 +34,25 @@ typedef struct {
     const float *drop1, *drop2;                        /* (T, d): what each branch is multiplied by, or NULL */
 } Block;
 
-/* A block of this shape, in the struct but for its pointers, with `places` in the order of Block: of each norm and linear layer four, the
-   last four after them. */
-static Block filled(const Block *shape, float *const *places) {
+enum { EACH = 2 * 4 + 2 * 7 + 2 }; /* tensors of a block: weight and bias of each part, and the two of dropout */
+
+/* A block of this shape, which has all but the pointers: `tensors` (EACH) in the order of Block; likewise `gradients`, unless NULL. */
+static Block filled(const Block *shape, float *const *tensors, float *const *gradients) {
     Block b = *shape;
     for (Norm *norm = &b.norm1; norm <= &b.k_norm; norm++) {
-        norm->weight = *places++;
-        norm->bias = *places++;
-        norm->dweight = *places++;
-        norm->dbias = *places++;
+        norm->weight = *tensors++;
+        norm->bias = *tensors++;
+        norm->dweight = gradients ? *gradients++ : 0;
+        norm->dbias = gradients ? *gradients++ : 0;
     }
     for (Linear *layer = &b.query; layer <= &b.down; layer++) {
-        layer->weight = *places++;
-        layer->bias = *places++;
-        layer->dweight = *places++;
-        layer->dbias = *places++;
+        layer->weight = *tensors++;
+        layer->bias = *tensors++;
+        layer->dweight = gradients ? *gradients++ : 0;
+        layer->dbias = gradients ? *gradients++ : 0;
     }
-    b.cosines = *places++;
-    b.sines = *places++;
-    b.drop1 = *places++;
-    b.drop2 = *places++;
+    b.drop1 = *tensors++;
+    b.drop2 = *tensors++;
     return b;
 }
 
@@ -90,10 +89,9 @@ static void forwards(const Linear *layer, const float *packed, int64_t n, const 
     multiply(n, layer->out, layer->in, (Left){x, x_row, 1}, in_panels(packed, layer->in), layer->bias, 0, y, y_row);
 }
 
-/* dx (n, in) = dy (n, out) W + keep · dx; `packed` is W (out, in) in panels. */
-static void backwards(const Linear *layer, const float *packed, int64_t n, const float *dy, int64_t dy_row, float keep, float *dx,
-                      int64_t dx_row) {
-    multiply(n, layer->in, layer->out, (Left){dy, dy_row, 1}, in_panels(packed, layer->out), 0, keep, dx, dx_row);
+/* dx (n, in) = dy (n, out) W + keep · dx. */
+static void backwards(const Linear *layer, int64_t n, const float *dy, int64_t dy_row, float keep, float *dx, int64_t dx_row) {
+    multiply(n, layer->in, layer->out, (Left){dy, dy_row, 1}, by_rows(layer->weight, layer->in), 0, keep, dx, dx_row);
 }
 
 /* The gradients of this thread's share of a layer's outputs: dW = dyᵀ x, db = the sum of dy. */
@@ -340,10 +338,17 @@ APART void attend_backwards(const Block *b, const Head *h, int first, const floa
 
 /* ---- where things lie ---- */
 
-/* What the forward pass keeps: each of these beginnings is that of a cache line. */
+/* What the forward pass keeps of a layer: each of these beginnings is that of a cache line. */
 typedef struct {
     float *qkv, *raw, *seen, *logs, *middle, *up, *gate, *end;
 } Kept;
+
+typedef struct {
+    Block b;
+    Kept k;
+    const float *x; /* (T, d) what it reads */
+    float *out;     /* and what comes out: the next one's x */
+} Layer;
 
 static float *taken(float **next, int64_t numbers) {
     float *here = *next;
@@ -365,10 +370,25 @@ static Kept kept_at(const Block *b, float *memory) {
     return k;
 }
 
-/* Every layer's weights in panels, Wᵀ or W, one behind the other. */
-static int64_t packed_size(const Linear *layer) {
-    return MOST(panels(layer->out) * PANEL * layer->in, panels(layer->in) * PANEL * layer->out);
+/* The layers with their pointers, from `tensors` and `gradients` (2 + n · EACH), which begin with cosines and sines. Returns the end of what
+   they keep: of each Kept and its `out`, but the last one's. */
+static float *lay_out(int64_t n, const Block *shapes, float *const *tensors, float *const *gradients, const float *x, float *out, float *kept,
+                      Layer *layers) {
+    for (int64_t i = 0; i < n; i++, x = layers[i - 1].out) {
+        Layer *layer = layers + i;
+        layer->b = filled(shapes + i, tensors + 2 + i * EACH, gradients ? gradients + 2 + i * EACH : 0);
+        layer->b.cosines = tensors[0];
+        layer->b.sines = tensors[1];
+        layer->k = kept_at(&layer->b, kept);
+        kept = layer->k.end;
+        layer->x = x;
+        layer->out = i == n - 1 ? out : taken(&kept, layer->b.batch * layer->b.seq * layer->b.d);
+    }
+    return kept;
 }
+
+/* Every Wᵀ of a layer in panels, one behind the other. */
+static int64_t packed_size(const Linear *layer) { return panels(layer->out) * PANEL * layer->in; }
 
 static const float *packed_at(const Block *b, const float *memory, const Linear *layer) {
     for (const Linear *before = &b->query; before < layer; before++) memory += packed_size(before);
@@ -377,9 +397,9 @@ static const float *packed_at(const Block *b, const float *memory, const Linear 
 
 static int64_t all_packed(const Block *b) { return packed_at(b, 0, &b->down + 1) - (float *)0; }
 
-/* What the backward pass writes and reads again: gradients, and inputs of layers that were not kept. */
+/* What the backward pass of a layer writes and reads again: gradients, and inputs of matrices that were not kept. */
 typedef struct {
-    float *dqkv, *dup, *dgate, *bent, *normed1, *normed2, *dmiddle, *dseen, *dbranch1, *dbranch2, *sums, *packed, *own, *end;
+    float *dqkv, *dup, *dgate, *bent, *normed1, *normed2, *dmiddle, *dseen, *dbranch1, *dbranch2, *sums, *own, *end;
 } Scratch;
 
 /* One thread's sums of the gradients of the norms' weights and biases. */
@@ -417,34 +437,39 @@ static Scratch scratch_at(const Block *b, float *memory) {
     s.dbranch1 = taken(&memory, b->drop1 ? T * b->d : 0);
     s.dbranch2 = taken(&memory, b->drop2 ? T * b->d : 0);
     s.sums = taken(&memory, b->threads * sums_size(b));
-    s.packed = taken(&memory, all_packed(b));
     s.own = taken(&memory, b->threads * own_size(b));
     s.end = memory;
     return s;
 }
 
+/* Memory to work in that the layers have in turn. */
+typedef struct {
+    int64_t packed, own, scratch;
+} Most;
+
+static Most most_of(int64_t n, const Layer *layers) {
+    Most most = {0};
+    for (const Block *b = &layers->b; n--; b = &(++layers)->b) {
+        most.packed = MOST(most.packed, all_packed(b));
+        most.own = MOST(most.own, own_size(b));
+        most.scratch = MOST(most.scratch, scratch_at(b, 0).end - (float *)0);
+    }
+    return most;
+}
+
 /* Numbers kept, and of the memory that each pass works in. */
-void sizes(const Block *shape, float *const *places, int64_t *kept, int64_t *forward_scratch, int64_t *backward_scratch) {
-    const Block b = filled(shape, places);
-    *kept = kept_at(&b, 0).end - (float *)0;
-    *forward_scratch = b.threads * own_size(&b) + all_packed(&b);
-    *backward_scratch = scratch_at(&b, 0).end - (float *)0;
+void sizes(int64_t n, const Block *shapes, float *const *tensors, int64_t *kept, int64_t *forward_scratch, int64_t *backward_scratch) {
+    Layer layers[n];
+    *kept = lay_out(n, shapes, tensors, 0, 0, 0, 0, layers) - (float *)0;
+    Most most = most_of(n, layers);
+    *forward_scratch = 2 * most.packed + shapes->threads * most.own;
+    *backward_scratch = shapes->batch * shapes->seq * shapes->d + most.scratch;
 }
 
 /* ---- forwards ---- */
 
-/* This thread's share of packing all W. */
-static void pack_weights(const Block *b, float *packed, int me, int threads) {
-    for (const Linear *layer = &b->query; layer <= &b->down; packed += packed_size(layer), layer++)
-        for (int64_t end = panels(layer->in) * (me + 1) / threads, panel = panels(layer->in) * me / threads; panel < end; panel++) {
-            int64_t first = panel * PANEL, columns = LEAST(PANEL, layer->in - first);
-            for (int64_t k = 0; k < layer->out; k++)
-                memcpy(packed + first * layer->out + k * PANEL, layer->weight + k * layer->in + first, columns * sizeof(float));
-        }
-}
-
 /* This thread's share of packing all Wᵀ. */
-static void pack_turned(const Block *b, float *packed, int me, int threads) {
+static void pack(const Block *b, float *packed, int me, int threads) {
     for (const Linear *layer = &b->query; layer <= &b->down; packed += packed_size(layer), layer++)
         for (int64_t end = panels(layer->out) * (me + 1) / threads, panel = panels(layer->out) * me / threads; panel < end; panel++) {
             int64_t first = panel * PANEL, rows = LEAST(PANEL, layer->out - first);
@@ -560,19 +585,26 @@ static void stages(Work *w, Stage before, Stage between, Stage after, int me, in
     after(w, T * me / threads, T * (me + 1) / threads);
 }
 
-/* out (T, d) from x (T, d); `kept` is for the backward pass. Adds to `spent` (PARTS, or NULL) what the first thread's time went to. */
-void forward(const Block *shape, float *const *places, const float *x, float *out, float *kept, float *scratch, double *spent) {
-    const Block block = filled(shape, places), *b = &block;
-#pragma omp parallel num_threads(b->threads)
+/* out (T, d) from x (T, d) through n layers; `kept` is for the backward pass. Adds to `spent` (PARTS, or NULL) what the first thread's time
+   went to. */
+void forward(int64_t n, const Block *shapes, float *const *tensors, const float *x, float *out, float *kept, float *scratch, double *spent) {
+    Layer layers[n];
+    lay_out(n, shapes, tensors, 0, x, out, kept, layers);
+    const Most most = most_of(n, layers);
+#pragma omp parallel num_threads(shapes->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
-        Work w = {.b = b, .x = x, .out = out, .packed = scratch, .own = scratch + all_packed(b) + me * own_size(b), .k = kept_at(b, kept)};
-        w.clock = (Clock){me ? 0 : spent, spent ? now() : 0};
-        pack_turned(b, scratch, me, threads);
-        lap(&w.clock, QKV);
+        Work w = {.own = scratch + 2 * most.packed + me * most.own, .clock = {me ? 0 : spent, spent ? now() : 0}};
+        for (int64_t i = 0; i < n; i++) {
+            const Layer *layer = layers + i;
+            float *packed = scratch + i % 2 * most.packed; /* another thread may still read the one before */
+            pack(&layer->b, packed, me, threads);
+            lap(&w.clock, QKV);
 #pragma omp barrier
-        lap(&w.clock, WAITING);
-        stages(&w, forwards_before, forwards_between, forwards_after, me, threads);
+            lap(&w.clock, WAITING);
+            w.b = &layer->b, w.k = layer->k, w.x = layer->x, w.out = layer->out, w.packed = packed;
+            stages(&w, forwards_before, forwards_between, forwards_after, me, threads);
+        }
 #pragma omp barrier
         lap(&w.clock, WAITING);
     }
@@ -588,18 +620,18 @@ static const float *through_dropout(const Block *b, const float *drop, const flo
 }
 
 /* From dout to the gradients of the stream between the branches and of what attention gathered. */
-static void before_attention(const Block *b, const Kept *k, const Scratch *s, const float *dout, int64_t t, int64_t n, float *dnormed,
-                             float *sums, Clock *clock) {
+static void before_attention(const Block *b, const Kept *k, const Scratch *s, const float *dout, int64_t t, int64_t n,
+                             float *dnormed, float *sums, Clock *clock) {
     float *up = k->up + t * b->ff, *dup = s->dup + t * b->ff, *bent = s->bent + t * b->ff;
     float *gate = b->gate.weight ? k->gate + t * b->ff : 0, *dgate = s->dgate + t * b->ff;
     const float *dbranch = through_dropout(b, b->drop2, dout, t, n, s->dbranch2);
-    backwards(&b->down, packed_at(b, s->packed, &b->down), n, dbranch + t * b->d, b->d, 0, gate ? dgate : dup, b->ff);
+    backwards(&b->down, n, dbranch + t * b->d, b->d, 0, gate ? dgate : dup, b->ff);
     lap(clock, DOWN);
     if (gate) activate_backwards(b->activation, n * b->ff, gate, up, dgate, dup, bent);
     else activate_backwards(b->activation, n * b->ff, up, 0, dup, 0, bent);
     lap(clock, ACTIVATION);
-    backwards(&b->up, packed_at(b, s->packed, &b->up), n, dup, b->ff, 0, dnormed, b->d);
-    if (gate) backwards(&b->gate, packed_at(b, s->packed, &b->gate), n, dgate, b->ff, 1, dnormed, b->d);
+    backwards(&b->up, n, dup, b->ff, 0, dnormed, b->d);
+    if (gate) backwards(&b->gate, n, dgate, b->ff, 1, dnormed, b->d);
     lap(clock, UP);
     for (int64_t i = t; i < t + n; i++) {
         int64_t at = i * b->d;
@@ -609,13 +641,13 @@ static void before_attention(const Block *b, const Kept *k, const Scratch *s, co
     lap(clock, NORM);
     const float *dproject = through_dropout(b, b->drop1, s->dmiddle, t, n, s->dbranch1);
     float *dseen = s->dseen + t * b->project.in;
-    backwards(&b->project, packed_at(b, s->packed, &b->project), n, dproject + t * b->d, b->d, 0, dseen, b->project.in);
+    backwards(&b->project, n, dproject + t * b->d, b->d, 0, dseen, b->project.in);
     lap(clock, PROJECT);
 }
 
 /* From the gradients of queries, keys and values to that of x. */
-static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const float *x, int64_t t, int64_t n, float *dnormed, Sums *sums,
-                         float *dx, Clock *clock) {
+static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const float *x, int64_t t, int64_t n,
+                         float *dnormed, Sums *sums, float *dx, Clock *clock) {
     int64_t wide = width_of(b), d = b->d_head, both = b->heads + b->kv_heads;
     float *dqkv = s->dqkv + t * wide;
     for (int64_t i = 0; i < n && b->cosines; i++)
@@ -630,7 +662,7 @@ static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const 
         }
     if (b->q_norm.weight) lap(clock, QK_NORM);
     for (const Linear *layer = &b->query; layer <= &b->value; dqkv += layer->out, layer++)
-        backwards(layer, packed_at(b, s->packed, layer), n, dqkv, wide, layer == &b->query ? 0 : 1, dnormed, b->d);
+        backwards(layer, n, dqkv, wide, layer == &b->query ? 0 : 1, dnormed, b->d);
     lap(clock, QKV);
     for (int64_t i = t; i < t + n; i++) {
         int64_t at = i * b->d;
@@ -641,7 +673,11 @@ static void to_the_input(const Block *b, const Kept *k, const Scratch *s, const 
 }
 
 /* This thread's share of all gradients of matrices and their biases. */
-static void all_gradients(const Block *b, const Kept *k, const Scratch *s, const float *dout, int me, int threads, Clock *clock) {
+static void all_gradients(Work *w, int me, int threads) {
+    const Block *b = w->b;
+    const Kept *k = &w->k;
+    const Scratch *s = &w->s;
+    Clock *clock = &w->clock;
     int64_t T = b->batch * b->seq, wide = width_of(b);
     const float *dqkv = s->dqkv;
     for (const Linear *layer = &b->query; layer <= &b->value; dqkv += layer->out, layer++)
@@ -652,7 +688,7 @@ static void all_gradients(const Block *b, const Kept *k, const Scratch *s, const
     if (b->gate.weight) gradients(&b->gate, T, s->dgate, b->ff, s->normed2, b->d, me, threads);
     gradients(&b->up, T, s->dup, b->ff, s->normed2, b->d, me, threads);
     lap(clock, UP);
-    gradients(&b->down, T, b->drop2 ? s->dbranch2 : dout, b->d, s->bent, b->ff, me, threads);
+    gradients(&b->down, T, b->drop2 ? s->dbranch2 : w->dout, b->d, s->bent, b->ff, me, threads);
     lap(clock, DOWN);
 }
 
@@ -669,7 +705,8 @@ static void add_up(const Norm *norm, const float *sums, int64_t step, int thread
 }
 
 static void backwards_before(Work *w, int64_t t, int64_t end) {
-    for (; t < end; t += TOKENS) before_attention(w->b, &w->k, &w->s, w->dout, t, LEAST(TOKENS, end - t), w->own, w->sums.norm2, &w->clock);
+    for (; t < end; t += TOKENS) 
+        before_attention(w->b, &w->k, &w->s, w->dout, t, LEAST(TOKENS, end - t), w->own, w->sums.norm2, &w->clock);
 }
 
 static void backwards_between(Work *w, int64_t pair, int64_t end) {
@@ -685,36 +722,36 @@ static void backwards_between(Work *w, int64_t pair, int64_t end) {
 }
 
 static void backwards_after(Work *w, int64_t t, int64_t end) {
-    for (; t < end; t += TOKENS) to_the_input(w->b, &w->k, &w->s, w->x, t, LEAST(TOKENS, end - t), w->own, &w->sums, w->dx, &w->clock);
+    for (; t < end; t += TOKENS) 
+        to_the_input(w->b, &w->k, &w->s, w->x, t, LEAST(TOKENS, end - t), w->own, &w->sums, w->dx, &w->clock);
 }
 
-/* dx (T, d) and all gradients of weights, from dout (T, d) and what `forward` was given and kept. */
-void backward(const Block *shape, float *const *places, const float *x, const float *dout, float *dx, float *kept, float *scratch,
-              double *spent) {
-    const Block block = filled(shape, places), *b = &block;
-    const Scratch s = scratch_at(b, scratch);
-#pragma omp parallel num_threads(b->threads)
+/* dx (T, d) and the `gradients` that are not NULL, from dout (T, d) and what `forward` was given and kept. */
+void backward(int64_t n, const Block *shapes, float *const *tensors, float *const *gradients, const float *x, const float *dout, float *dx,
+              float *kept, float *scratch, double *spent) {
+    Layer layers[n];
+    lay_out(n, shapes, tensors, gradients, x, 0, kept, layers);
+    float *between = scratch, *rest = between + shapes->batch * shapes->seq * shapes->d;
+#pragma omp parallel num_threads(shapes->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
-        Work w = {.b = b, .x = x, .dout = dout, .dx = dx, .packed = s.packed, .own = s.own + me * own_size(b), .s = s};
-        w.k = kept_at(b, kept);
-        w.sums = sums_at(b, s.sums + me * sums_size(b));
-        w.clock = (Clock){me ? 0 : spent, spent ? now() : 0};
-        memset(w.sums.norm1, 0, sums_size(b) * sizeof(float));
-        pack_weights(b, s.packed, me, threads);
-        lap(&w.clock, QKV);
+        Work w = {.dout = dout, .clock = {me ? 0 : spent, spent ? now() : 0}};
+        for (int64_t i = n - 1; i >= 0; i--, w.dout = w.dx) {
+            const Layer *layer = layers + i;
+            const Block *b = w.b = &layer->b;
+            w.k = layer->k, w.x = layer->x, w.dx = i % 2 ? between : dx, w.s = scratch_at(b, rest);
+            w.own = w.s.own + me * own_size(b);
+            w.sums = sums_at(b, w.s.sums + me * sums_size(b));
+            memset(w.sums.norm1, 0, sums_size(b) * sizeof(float));
+            stages(&w, backwards_before, backwards_between, backwards_after, me, threads);
 #pragma omp barrier
-        lap(&w.clock, WAITING);
-        stages(&w, backwards_before, backwards_between, backwards_after, me, threads);
-#pragma omp barrier
-        lap(&w.clock, WAITING);
-        all_gradients(b, &w.k, &s, dout, me, threads, &w.clock);
-        if (me == 0) {
+            lap(&w.clock, WAITING);
+            all_gradients(&w, me, threads);
             const float *all[] = {w.sums.norm1, w.sums.norm2, w.sums.q_norm, w.sums.k_norm};
-            for (int i = 0; i < 4; i++) add_up(&b->norm1 + i, all[i], sums_size(b), threads);
+            for (int part = 0; part < 4 && me == 0; part++) add_up(&b->norm1 + part, all[part], sums_size(b), threads);
             lap(&w.clock, NORM);
-        }
 #pragma omp barrier
-        lap(&w.clock, WAITING);
+            lap(&w.clock, WAITING); /* from here on nobody reads what this layer left */
+        }
     }
 }

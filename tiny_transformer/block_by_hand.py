@@ -1,20 +1,20 @@
-"""One layer in training on a CPU as one function with its backward pass by hand: `block_by_hand.c`, and when it stands in.
+"""All layers in training on a CPU as one function with its backward pass by hand: `block_by_hand.c`, and when it stands in.
 
 A small model's training step is some seven hundred operations, and on a CPU half of its time passes outside the matrix products. In C
-a layer is one call forwards and one backwards. It knows causal layers with the norm before the branch, every activation, bias and norm,
+all layers are one call forwards and one backwards. It knows causal layers with the norm before the branch, every activation, bias and norm,
 shared keys, rotary positions and dropout, in float32; all else, and a machine without a C compiler, runs as `transformer_block.py` says.
 Left out: embeddings, the last norm and the output layer. Read before: `by_hand.py`, `native.py`, `transformer_block.py`.
 """
 
 import ctypes
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from struct import pack
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,10 @@ from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.native import DOUBLE, INTEGER, POINTER, declared, library
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.transformer_block import TransformerBlock
+from tiny_transformer.used_again import Memory
 from tiny_transformer.utils.reference import TraceableVar
 
-KNOWN = {nn.ModuleList, TransformerBlock, MultiHeadAttention, FeedForward, LayerNorm, RMSNorm, Linear}
+KNOWN = {TransformerBlock, MultiHeadAttention, FeedForward, LayerNorm, RMSNorm, Linear}
 """The parts whose equations are written in C."""
 FUNCTIONS = tuple(
     (where, name, getattr(where, name))
@@ -61,17 +62,19 @@ Listener = Callable[[str, float], None]
 
 FIELDS = ("norm1", "norm2", "q_norm", "k_norm", "query", "key", "value", "project", "gate", "up", "down")
 """What the C calls NORMS and LAYERS."""
-PLACES = ("weight", "bias", "dweight", "dbias")
-NOWHERE = (None,) * len(PLACES)
+OPTIONAL = ("q_norm", "k_norm", "gate")
+POINTERS = ("weight", "bias", "dweight", "dbias")
+NOWHERE = (None,) * len(POINTERS)
 _listener: TraceableVar[Listener | None] = TraceableVar("block_listener", default=None)
+_memory = Memory()
 
 
 class _Norm(ctypes.Structure):
-    _fields_ = (*((name, POINTER) for name in PLACES), ("width", INTEGER), ("kind", INTEGER), ("eps", DOUBLE))
+    _fields_ = (*((name, POINTER) for name in POINTERS), ("width", INTEGER), ("kind", INTEGER), ("eps", DOUBLE))
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = (*((name, POINTER) for name in PLACES), ("outputs", INTEGER), ("inputs", INTEGER))
+    _fields_ = (*((name, POINTER) for name in POINTERS), ("outputs", INTEGER), ("inputs", INTEGER))
 
 
 class _Block(ctypes.Structure):
@@ -83,13 +86,14 @@ class _Block(ctypes.Structure):
     )  # fmt: skip
 
 
-_Places = POINTER * (2 * len(WEIGHTS) + 4)
+EACH = len(WEIGHTS) + 2
+"""Tensors of a block: its weights, and what dropout multiplies each branch by."""
 
 
-class _Shape(NamedTuple):
-    """A block's struct without its pointers, and how many numbers of memory it needs: kept, and to work in forwards and backwards."""
+class _Plan(NamedTuple):
+    """What is the same for every batch of a size: the blocks' structs without their pointers, and how many numbers of memory they need."""
 
-    struct: _Block
+    structs: Any
     kept: int
     forward: int
     backward: int
@@ -99,8 +103,8 @@ class _Shape(NamedTuple):
 def _library() -> Any:
     """The C, or None where it can't be had."""
     c = library(Path(__file__).with_suffix(".c"))
-    functions = {"sizes": (None, [POINTER] * 5), "forward": (None, [POINTER] * 7), "backward": (None, [POINTER] * 8)}
-    return None if c is None else declared(c, functions)
+    pointers = {"sizes": 5, "forward": 7, "backward": 9}
+    return None if c is None else declared(c, {name: (None, [INTEGER, *[POINTER] * n]) for name, n in pointers.items()})
 
 
 # ------------------------------------------------------------ when
@@ -122,7 +126,7 @@ def fits(blocks: nn.ModuleList, x: Tensor, config: ModelConfig) -> bool:
         and config.position != "alibi"
         and not attention.is_recording()
         and all(_without_watchers(getattr(where, name)) is original for where, name, original in FUNCTIONS)
-        and all(map(_is_plain, blocks.modules()))
+        and all(map(_is_known, blocks))
         and _library() is not None
     )
 
@@ -139,10 +143,26 @@ def _without_watchers(function: Any) -> Any:
     return function
 
 
-def _is_plain(part: nn.Module) -> bool:
+def _is_known(block: nn.Module) -> bool:
+    """A block of parts that the C knows, with an activation that it knows."""
+    if type(block) is not TransformerBlock or not all(map(_is_plain, (block, block._modules["attention"], block._modules["feedforward"]))):
+        return False
+    parts = dict(zip(FIELDS, _parts(block), strict=True))
+    activation = block.attention.config.activation
+    return (
+        all(_is_plain(part) or (part is None and name in OPTIONAL) for name, part in parts.items())
+        and block.feedforward.activation is ACTIVATIONS[activation]
+        and (parts["gate"] is None) == (activation != "swiglu")
+        and (parts["q_norm"] is None) == (parts["k_norm"] is None)
+    )
+
+
+def _is_plain(part: nn.Module | None) -> bool:
     """One of the parts that the C knows, whose weights it can read, and that nobody has changed or listens to."""
+    if type(part) not in KNOWN:
+        return False
     inside = part.__dict__  # asked for every part of every step: without the detours of nn.Module
-    if type(part) not in KNOWN or "forward" in inside or inside["_backward_hooks"] or inside["_backward_pre_hooks"]:
+    if "forward" in inside or inside["_backward_hooks"] or inside["_backward_pre_hooks"]:
         return False
     for hooks in (inside["_forward_hooks"], inside["_forward_pre_hooks"]):
         if hooks and not all(getattr(hook, "only_watches", False) for hook in hooks.values()):
@@ -169,43 +189,58 @@ def told_to(listener: Listener) -> Iterator[None]:
 
 
 def run(
-    block: nn.Module, x: Tensor, mask: None = None, *, bias: None = None, rotate: Callable[[Tensor], Tensor] | None = None,
+    blocks: Sequence[nn.Module], x: Tensor, mask: None = None, *, bias: None = None, rotate: Callable[[Tensor], Tensor] | None = None,
     cache: None = None,
 ) -> Tensor:  # fmt: skip
-    """`block(x, rotate=rotate)` in C, for a block that `fits`: (batch, seq, d_model) to the same.
+    """x through `block(x, rotate=rotate)` of one block after the other, in C, for blocks that `fits`: (batch, seq, d_model) to the same.
 
     `rotate` is the model's: `embeddings.rotate` with its cos and sin.
     """
-    assert isinstance(block, TransformerBlock)
     angles = rotate.keywords if isinstance(rotate, partial) else {}
-    drops = [block.dropout(torch.ones_like(x)) if block.training and block.dropout_rate else None for _ in range(2)]
-    weights = [None if part is None else part._parameters.get(kind) for part in _parts(block) for kind in ("weight", "bias")]
-    out: Tensor = BlockByHand.apply(block, x, angles.get("cos"), angles.get("sin"), *drops, *weights)  # type: ignore[no-untyped-call]
-    return out
+    given = [_given(block, x) for block in blocks]  # dropout draws its numbers in the order of the blocks
+    learning = [x.requires_grad or any(tensor is not None and tensor.requires_grad for tensor in tensors) for tensors in given]
+    first = learning.index(True) if True in learning else len(given)  # before it there is no gradient to find, and nothing to keep
+    for some in (slice(first), slice(first, None)):
+        if given[some]:
+            x = BlocksByHand.apply(blocks[some], x, angles.get("cos"), angles.get("sin"), *chain(*given[some]))  # type: ignore[no-untyped-call]
+    return x
 
 
-def _parts(block: TransformerBlock) -> tuple[nn.Module | None, ...]:
-    """NORMS and LAYERS."""
-    heads, network = block.attention, block.feedforward
-    norms = (block.norm1, block.norm2, heads.q_norm, heads.k_norm)
-    return (*norms, heads.W_query, heads.W_key, heads.W_value, heads.out_proj, network.gate, network.up, network.down)
+def _given(block: nn.Module, x: Tensor) -> list[Tensor | None]:
+    """A block's tensors: its weights in the order of WEIGHTS, and what dropout multiplies each branch by."""
+    assert isinstance(block, TransformerBlock)
+    tensors: list[Tensor | None] = []
+    for part in _parts(block):
+        weights = {} if part is None else part._parameters
+        tensors += (weights.get("weight"), weights.get("bias"))
+    drops = (block.dropout(torch.ones_like(x)) if block.training and block.dropout_rate else None for _ in range(2))
+    return [*tensors, *drops]
 
 
-class BlockByHand(torch.autograd.Function):
-    """x (batch, seq, d_model) to the same, through a whole block.
+def _parts(block: nn.Module) -> tuple[nn.Module | None, ...]:
+    """NORMS and LAYERS: without the detours of nn.Module, for they are asked for at every step."""
+    own = block._modules
+    heads, network = own["attention"]._modules, own["feedforward"]._modules  # type: ignore[union-attr]
+    return (
+        own["norm1"], own["norm2"], heads.get("q_norm"), heads.get("k_norm"), heads["W_query"], heads["W_key"], heads["W_value"],
+        heads["out_proj"], network.get("gate"), network["up"], network["down"],
+    )  # fmt: skip
 
-    Its other inputs: the rotation's cosines and sines (seq, d_head / 2), what dropout multiplies each branch by (batch, seq, d_model),
-    and the block's weights in the order of WEIGHTS; None for each that it does not have.
+
+class BlocksByHand(torch.autograd.Function):
+    """x (batch, seq, d_model) to the same, through blocks.
+
+    Its other inputs: the rotation's cosines and sines (seq, d_head / 2), and of every block its weights in the order of WEIGHTS and what
+    dropout multiplies each branch by (batch, seq, d_model); None for each that it does not have.
     """
 
     @staticmethod
-    def forward(ctx: Any, block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor:
+    def forward(ctx: Any, blocks: Sequence[nn.Module], x: Tensor, *others: Tensor | None) -> Tensor:
         """What the backward pass needs is kept in one piece of memory."""
-        x, places = x.contiguous(), _places(others, (None,) * len(WEIGHTS))
-        shape, out = _shape(block, x, places), torch.empty_like(x)
-        kept = x.new_empty(shape.kept)
-        _call(_library().forward, shape, places, x, out, kept, _scratch(shape.forward))
-        ctx.block = block
+        x, plan = x.contiguous(), _plan(blocks, x, others)
+        out, kept = torch.empty_like(x), _memory.take(plan.kept)
+        _call(_library().forward, plan, _places(others), x, out, kept, _memory.take(plan.forward))
+        ctx.blocks, ctx.plan = blocks, plan
         ctx.save_for_backward(x, kept, *others)
         return out
 
@@ -214,72 +249,99 @@ class BlockByHand(torch.autograd.Function):
         """The gradients of x and of the weights that want one."""
         x, kept, *others = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate this once more
-            return (None, *by_hand.twice(partial(_plain, ctx.block), (x, *others), gradient))
-        gradient, dx, wanted = gradient.contiguous(), torch.empty_like(x), ctx.needs_input_grad[-len(WEIGHTS) :]
-        grads = [torch.empty_like(weight) if want else None for weight, want in zip(others[-len(WEIGHTS) :], wanted, strict=True)]
-        places = _places(others, grads)
-        shape = _shape(ctx.block, x, places)
-        _call(_library().backward, shape, places, x, gradient, dx, kept, _scratch(shape.backward))
-        return (None, dx, *(None,) * (len(others) - len(WEIGHTS)), *grads)
+            return (None, *by_hand.twice(partial(_plain, ctx.blocks), (x, *others), gradient))
+        gradient, dx, wanted = gradient.contiguous(), torch.empty_like(x), ctx.needs_input_grad[2:]
+        grads = [torch.empty_like(tensor) if want else None for tensor, want in zip(others, wanted, strict=True)]
+        _call(_library().backward, ctx.plan, _places(others), _places(grads), x, gradient, dx, kept, _memory.take(ctx.plan.backward))
+        return (None, dx, *grads)
 
 
-def _plain(block: TransformerBlock, x: Tensor, *others: Tensor | None) -> Tensor:
+def _plain(blocks: Sequence[nn.Module], x: Tensor, cos: Tensor | None, sin: Tensor | None, *others: Tensor | None) -> Tensor:
     """The same in PyTorch's own operations."""
-    cos, sin, *drops = others[: -len(WEIGHTS)]
     rotate = None if cos is None or sin is None else partial(embeddings.rotate, cos=cos, sin=sin)
-    own = {name: weight for name, weight in zip(WEIGHTS, others[-len(WEIGHTS) :], strict=True) if weight is not None}
-
-    def through(name: str, y: Tensor, **more: Any) -> Tensor:
-        weights = {key.removeprefix(f"{name}."): weight for key, weight in own.items() if key.startswith(f"{name}.")}
-        return torch.func.functional_call(block.get_submodule(name), weights, (y,), more)  # type: ignore[no-any-return]
-
-    first, second = (1 if drop is None else drop for drop in drops)
-    x = x + first * through("attention", through("norm1", x), rotate=rotate)
-    return x + second * through("feedforward", through("norm2", x))
+    for first, block in zip(range(0, len(others), EACH), blocks, strict=True):
+        *weights, drop1, drop2 = others[first : first + EACH]
+        own = {name: weight for name, weight in zip(WEIGHTS, weights, strict=True) if weight is not None}
+        x = x + (1 if drop1 is None else drop1) * _through(block, own, "attention", _through(block, own, "norm1", x), rotate=rotate)
+        x = x + (1 if drop2 is None else drop2) * _through(block, own, "feedforward", _through(block, own, "norm2", x))
+    return x
 
 
-_shapes: WeakKeyDictionary[nn.Module, dict[Hashable, _Shape]] = WeakKeyDictionary()
+def _through(block: nn.Module, weights: dict[str, Tensor], name: str, x: Tensor, **more: Any) -> Tensor:
+    """x through a block's part, which takes these weights for its own."""
+    own = {key.removeprefix(f"{name}."): weight for key, weight in weights.items() if key.startswith(f"{name}.")}
+    return torch.func.functional_call(block.get_submodule(name), own, (x,), more)  # type: ignore[no-any-return]
 
 
-def _shape(block: TransformerBlock, x: Tensor, places: Any) -> _Shape:
-    """Made once for each size of batch: between two products that have swept the caches, making a struct takes as long as a norm."""
-    parts, threads = _parts(block), torch.get_num_threads()
-    key = (x.shape, threads, places[-1] is None, *(getattr(norm, "eps", None) for norm in parts[: len(NORMS)]))
-    known = _shapes.setdefault(block, {})
-    if key not in known:
-        known[key] = _new_shape(block.attention.config, parts, x, threads, places)
-    return known[key]
+# ------------------------------------------------------------ what the C is told
 
 
-def _new_shape(config: ModelConfig, parts: Sequence[nn.Module | None], x: Tensor, threads: int, places: Any) -> _Shape:
-    struct = _Block(
-        *x.shape, config.n_heads, config.kv_heads, config.head_width, config.ff_width, ORDER.index(config.activation), threads
-    )
-    for name, part in zip(FIELDS, parts, strict=True):
-        if isinstance(part, LayerNorm | RMSNorm):
-            setattr(struct, name, _Norm(*NOWHERE, part.weight.numel(), 1 if isinstance(part, LayerNorm) else 2, part.eps))
-        elif isinstance(part, Linear):
-            setattr(struct, name, _Linear(*NOWHERE, part.out_features, part.in_features))
-    sizes = [INTEGER() for _ in range(3)]
-    _library().sizes(ctypes.addressof(struct), places, *map(ctypes.addressof, sizes))
-    return _Shape(struct, *(size.value for size in sizes))
+def _plan(blocks: Sequence[nn.Module], x: Tensor, others: Sequence[Tensor | None]) -> _Plan:
+    """The plan for these blocks, this x, and the function's other inputs."""
+    shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in others[2:])
+    configs = [cast(MultiHeadAttention, block._modules["attention"]).config for block in blocks]
+    kinds = tuple((config.n_heads, config.kv_heads, config.head_width, config.activation) for config in configs)
+    norms = tuple((type(part), part.eps) for block in blocks for part in _parts(block)[: len(NORMS)] if part is not None)
+    return _new_plan(tuple(x.shape), torch.get_num_threads(), kinds, norms, shapes)
 
 
-def _places(others: Sequence[Tensor | None], grads: Sequence[Tensor | None]) -> Any:
-    """Where everything lies, in the order of the C. The tensors must outlive the call."""
-    rest, weights = others[: -len(WEIGHTS)], others[-len(WEIGHTS) :]
-    tensors: list[Tensor | None] = []
-    for first in range(0, len(weights), 2):
-        tensors += (*weights[first : first + 2], *grads[first : first + 2])
-    return _Places(*(None if tensor is None else tensor.data_ptr() for tensor in (*tensors, *rest)))
+Shape = tuple[int, ...]
+Norms = Sequence[tuple[type, float]]
+"""Kinds and epsilons."""
+Kind = tuple[int, int, int, str]
+"""A block's heads, heads of keys, width of a head, activation."""
 
 
-def _call(function: Callable[..., None], shape: _Shape, places: Any, *tensors: Tensor) -> None:
+@lru_cache(maxsize=256)
+def _new_plan(x: Shape, threads: int, kinds: Sequence[Kind], norms: Norms, shapes: Sequence[Shape | None]) -> _Plan:
+    """Made once: between two products that have swept the caches, making structs takes as long as a norm.
+
+    `norms` are those that the blocks have, `shapes` those of their tensors. Raises ValueError for shapes that do not belong together.
+    """
+    remaining = iter(norms)
+    each = [_struct(x, threads, kind, remaining, shapes[i * EACH : (i + 1) * EACH]) for i, kind in enumerate(kinds)]
+    structs, sizes = (_Block * len(each))(*each), [INTEGER() for _ in range(3)]
+    there = pack(f"{2 + len(shapes)}P", 0, 0, *(shape is not None for shape in shapes))
+    _library().sizes(len(each), ctypes.addressof(structs), there, *map(ctypes.addressof, sizes))
+    return _Plan(structs, *(size.value for size in sizes))
+
+
+def _struct(x: Shape, threads: int, kind: Kind, norms: Iterator[tuple[type, float]], shapes: Sequence[Shape | None]) -> _Block:
+    """One block's. Takes as many of `norms` as it has."""
+    heads, kv_heads, d_head, activation = kind
+    weights, biases = (dict(zip(FIELDS, shapes[first : len(WEIGHTS) : 2], strict=True)) for first in (0, 1))
+    d, ff = x[-1], (weights["up"] or (0,))[0]
+    across, across_kv = heads * d_head, kv_heads * d_head
+    expected = ((d,), (d,), (d_head,), (d_head,), (across, d), (across_kv, d), (across_kv, d), (d, across), (ff, d), (ff, d), (d, ff))
+    struct = _Block(*x, heads, kv_heads, d_head, ff, ORDER.index(activation), threads)
+    for name, shape in zip(FIELDS, expected, strict=True):
+        if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):
+            raise ValueError(
+                f"a block's {name} has weights of shape {weights[name]} and biases of {biases[name]}: "
+                f"they must be {shape} and {shape[:1]}. Replace what is side by side together"
+            )
+        if weights[name] is None:
+            continue
+        if len(shape) == 2:
+            setattr(struct, name, _Linear(*NOWHERE, *shape))
+        else:
+            norm, eps = next(norms)
+            setattr(struct, name, _Norm(*NOWHERE, *shape, 1 if norm is LayerNorm else 2, eps))
+    return struct
+
+
+def _places(tensors: Sequence[Tensor | None]) -> bytes:
+    """Where they lie. They must outlive the call."""
+    return pack(f"{len(tensors)}P", *(0 if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def _call(function: Callable[..., None], plan: _Plan, *given: bytes | Tensor) -> None:
     """Call the C, and tell the listener, if there is one, what its time went to."""
     listener = _listener.get()
     spent = None if listener is None else (DOUBLE * len(PARTS))()
     begun = time.perf_counter()
-    function(ctypes.addressof(shape.struct), places, *(tensor.data_ptr() for tensor in tensors), spent)
+    pointers = (one if isinstance(one, bytes) else one.data_ptr() for one in given)
+    function(len(plan.structs), ctypes.addressof(plan.structs), *pointers, spent)
     if listener is None or spent is None:
         return
     for part, seconds in zip(PARTS, spent, strict=True):
@@ -289,24 +351,13 @@ def _call(function: Callable[..., None], shape: _Shape, places: Any, *tensors: T
     listener("", begun)
 
 
-_memory = threading.local()
-
-
-def _scratch(numbers: int) -> Tensor:
-    """Memory for the length of one call, kept for this thread's next one: the system would have to clear new pages every time."""
-    found: Tensor | None = getattr(_memory, "scratch", None)
-    if found is None or found.numel() < numbers:
-        found = _memory.scratch = torch.empty(numbers)
-    return found
-
-
 if __name__ == "__main__":
     config = ModelConfig(d_model=128, n_heads=4, activation="gelu_tanh")
     block, x = TransformerBlock(config), torch.randn(4, 64, 128, requires_grad=True)
     if not fits(nn.ModuleList([block]), x, config):
         print("no C compiler here: PyTorch's operations do it all")
     else:
-        mine, plain = run(block, x), block(x)
+        mine, plain = run([block], x), block(x)
         print(tuple(x.shape), "->", tuple(mine.shape), f"largest difference to the plain block: {(mine - plain).abs().max():.1e}")
         for name, y in (("in C", mine), ("plain", plain)):
             begun = time.perf_counter()

@@ -47,6 +47,7 @@ INLINE void tile(Left a, const float *b, int64_t b_row, int64_t depth, const flo
         for (int v = 0; v < V; v++) __builtin_prefetch(c + r * c_row + v * LANES, 1);
     for (int64_t k = 0; k < depth; k++) {
         vec right[2];
+        __builtin_prefetch(a.at + (k + 16) * a.step); /* likewise those of a transpose */
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) {
             __builtin_prefetch(b + (k + 8) * b_row + v * LANES); /* the rows of a wide B are too far apart for the processor to foresee */

@@ -4,6 +4,7 @@ from tests.planted.bug import Bug
 
 PYTHON, C = "tiny_transformer/block_by_hand.py", "tiny_transformer/block_by_hand.c"
 PRODUCTS, NUMBERS = "tiny_transformer/products.h", "tiny_transformer/vectors.h"
+AGAIN = "tiny_transformer/used_again.py"
 WATCHING = "tiny_transformer/training/part_times.py"
 
 BUGS = [
@@ -34,7 +35,7 @@ BUGS = [
     Bug("epsilon forgotten", C, "/ d + (float)norm->eps)", "/ d)", "block_by_hand"),
     Bug("RMS norm takes the mean away", C, "float mean = norm->kind == LAYER_NORM ? sum_of(x, d) / d : 0, rest = 0;", "float mean = sum_of(x, d) / d, rest = 0;", "block_by_hand"),
     Bug("gate and up change places", C, "activate(b->activation, n * b->ff, gate ? gate : up, up, bent)", "activate(b->activation, n * b->ff, up, gate ? gate : up, bent)", "block_by_hand"),
-    Bug("threads do not wait for the packed weights", C, "        pack_turned(b, scratch, me, threads);", "        if (me == 0) pack_turned(b, scratch, me, threads);", "block_by_hand"),
+    Bug("threads do not wait for the packed weights", C, "            pack(&layer->b, packed, me, threads);", "            if (me == 0) pack(&layer->b, packed, me, threads);", "block_by_hand"),
     Bug("rows left over are nobody's", C, "if (b->batch % threads == 0) {", "if (b->batch >= threads) {", "block_by_hand"),
     # backwards
     Bug("norm's gradient without its mean", C, "float mean = norm->kind == LAYER_NORM ? (total(first) + first_rest) / d : 0, slope", "float mean = 0, slope", "block_by_hand"),
@@ -54,9 +55,19 @@ BUGS = [
     Bug("earlier queries' share of the keys' gradient lost", C, "float keep = first && n == seq ? 0 : 1;", "float keep = first ? 0 : 1;", "block_by_hand"),
     Bug("dropout forgotten on the way back", C, "b->drop2 ? s->dbranch2 : dout, b->d", "dout, b->d", "block_by_hand"),
     Bug("bias gradients added to what lies there", C, "    memset(layer->dbias + first, 0, (end - first) * sizeof(float));\n", "", "block_by_hand"),
-    Bug("gate's part of the gradient lost", C, "if (gate) backwards(&b->gate, packed_at(b, s->packed, &b->gate), n, dgate, b->ff, 1, dnormed, b->d);", "", "block_by_hand"),
+    Bug("gate's part of the gradient lost", C, "if (gate) backwards(&b->gate, n, dgate, b->ff, 1, dnormed, b->d);", "", "block_by_hand"),
     Bug("e^x without its last digits", NUMBERS, "+ n * 2.12194440e-4f", "", "block_by_hand native"),
     Bug("a changed header leaves the old library", "tiny_transformer/native.py", "for path in (source, *sorted(FOLDER.glob(\"**/*.h\")))]", "for path in (source,)]", "native"),
+    # one layer after the other
+    Bug("every layer reads the first one's input", C, "i++, x = layers[i - 1].out)", "i++)", "block_by_hand"),
+    Bug("every layer has the first one's weights", C, "tensors + 2 + i * EACH", "tensors + 2", "block_by_hand"),
+    Bug("every layer's gradients where the first one's lie", C, "gradients + 2 + i * EACH", "gradients + 2", "block_by_hand"),
+    Bug("every layer has the first one's shape", C, "filled(shapes + i, ", "filled(shapes, ", "block_by_hand"),
+    Bug("the gradient of the layer above lost", C, "i >= 0; i--, w.dout = w.dx)", "i >= 0; i--)", "block_by_hand"),
+    Bug("a layer's gradient written over the one it is worked out from", C, "w.dx = i % 2 ? between : dx", "w.dx = dx", "block_by_hand"),
+    Bug("sums of the layer above stay", C, "            memset(w.sums.norm1, 0, sums_size(b) * sizeof(float));\n", "            if (i == n - 1) memset(w.sums.norm1, 0, sums_size(b) * sizeof(float));\n", "block_by_hand"),
+    Bug("the last norm's gradients added up by nobody", C, "part < 4 && me == 0", "part < 3 && me == 0", "block_by_hand"),
+    Bug("angles for the first layer only", C, "layer->b.cosines = tensors[0];", "layer->b.cosines = i ? 0 : tensors[0];", "block_by_hand"),
     # when, and what is handed over
     Bug("in C for any type of number", PYTHON, "        and x.dtype == torch.float32\n", "", "block_by_hand"),
     Bug("counters of operations see none", PYTHON, "        and _get_current_dispatch_mode() is None  # whoever counts or replaces operations must see them\n", "", "block_by_hand"),
@@ -71,17 +82,28 @@ BUGS = [
     Bug("hooks of the backward pass forgotten", PYTHON, " or inside[\"_backward_hooks\"] or inside[\"_backward_pre_hooks\"]", "", "block_by_hand"),
     Bug("a part's own forward forgotten", PYTHON, " or \"forward\" in inside", "", "block_by_hand"),
     Bug("weights that lie otherwise", PYTHON, " and weight.is_contiguous()", "", "block_by_hand"),
-    Bug("frozen weights get gradients", PYTHON, "torch.empty_like(weight) if want else None", "None if weight is None else torch.empty_like(weight)", "block_by_hand"),
+    Bug("frozen weights get gradients", PYTHON, "torch.empty_like(tensor) if want else None", "None if tensor is None else torch.empty_like(tensor)", "block_by_hand"),
     Bug("gradients that lie otherwise", PYTHON, "gradient.contiguous(), torch.empty_like(x)", "gradient, torch.empty_like(x)", "block_by_hand"),
-    Bug("inputs that lie otherwise", PYTHON, "x, places = x.contiguous(), _places(", "places = _places(", "block_by_hand"),
-    Bug("second derivatives of something else", PYTHON, "return x + second * through", "return x + through", "block_by_hand"),
-    Bug("one memory for all threads of Python", PYTHON, "_memory = threading.local()", "_memory = type(\"All\", (), {})()", "block_by_hand"),
-    Bug("another size of batch takes the first one's struct", PYTHON, "key = (x.shape, threads, ", "key = (threads, ", "block_by_hand"),
-    Bug("dropout takes the memory of a call without", PYTHON, "threads, places[-1] is None, *(", "threads, *(", "block_by_hand"),
-    Bug("a changed epsilon goes unnoticed", PYTHON, ", *(getattr(norm, \"eps\", None) for norm in parts[: len(NORMS)]))", ")", "block_by_hand"),
-    Bug("memory of the last call, too small or not", PYTHON, "if found is None or found.numel() < numbers:", "if found is None:", "block_by_hand"),
+    Bug("inputs that lie otherwise", PYTHON, "x, plan = x.contiguous(), _plan(", "plan = _plan(", "block_by_hand"),
+    Bug("second derivatives of something else", PYTHON, "x = x + (1 if drop2 is None else drop2) * _through", "x = x + _through", "block_by_hand"),
     Bug("watching takes the blocks out of C", WATCHING, "begin, end = only_watches(lambda *_, part=part: watch.begin(part)), only_watches(lambda *_: watch.end())", "begin, end = (lambda *_, part=part: watch.begin(part)), (lambda *_: watch.end())", "part_times"),
     Bug("nobody is told of the parts in C", WATCHING, "            stack.enter_context(told_to(watch.became))\n", "", "part_times"),
     Bug("told of parts after the watching", PYTHON, "        _listener.reset(token)", "        pass", "block_by_hand"),
     Bug("parts in another order", PYTHON, "\"q, k norms\", \"rotary\", \"attention (fused)\"", "\"rotary\", \"q, k norms\", \"attention (fused)\"", "block_by_hand part_times"),
+    Bug("a changed epsilon goes unnoticed", PYTHON, "(type(part), part.eps)", "(type(part), 1e-5)", "block_by_hand"),
+    Bug("frozen blocks keep as much as others", PYTHON, "first = learning.index(True) if True in learning else len(given)", "first = 0", "block_by_hand"),
+    Bug("frozen blocks left out", PYTHON, "for some in (slice(first), slice(first, None)):", "for some in (slice(first, None),):", "block_by_hand"),
+    Bug("another activation goes unnoticed", PYTHON, "        and block.feedforward.activation is ACTIVATIONS[activation]\n", "", "block_by_hand"),
+    Bug("a gate that is gone goes unnoticed", PYTHON, "        and (parts[\"gate\"] is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
+    Bug("one of two norms goes unnoticed", PYTHON, "        and (parts[\"q_norm\"] is None) == (parts[\"k_norm\"] is None)\n", "", "block_by_hand"),
+    Bug("weights that do not belong together", PYTHON, "if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):", "if False:", "block_by_hand"),
+    Bug("all blocks again at once", "tiny_transformer/model.py", "one_by_one=again", "one_by_one=False", "block_by_hand checkpoint"),
+    # memory that is handed out again
+    Bug("memory lent twice", AGAIN, "torch.frombuffer(lent, ", "torch.frombuffer(piece, ", "used_again"),
+    Bug("much too large a piece is lent", AGAIN, "size <= len(entry[1]) <= WASTE * size", "size <= len(entry[1])", "used_again"),
+    Bug("too small a piece is lent", AGAIN, "if size <= len(entry[1]) <= WASTE * size", "if len(entry[1]) <= WASTE * size", "used_again"),
+    Bug("the largest that fits is lent", AGAIN, "chosen = min(fitting", "chosen = max(fitting", "used_again"),
+    Bug("what nobody wants is kept for ever", AGAIN, "if entry is chosen or self._loans - entry[0] > PATIENCE:", "if entry is chosen:", "used_again"),
+    Bug("a piece stays where it was, and is lent again", AGAIN, "if entry is chosen or self._loans", "if self._loans", "used_again"),
+    Bug("pieces never come back", AGAIN, "        weakref.finalize(lent, self._back, piece).atexit = False\n", "", "used_again"),
 ]  # fmt: skip
