@@ -375,7 +375,9 @@ def test_outside_training_in_float32_blocks_run_as_written(calls):
     assert calls
 
 
-CHANGES = ("hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides", "a type", "activation")
+CHANGES = (
+    "hook", "pre-hook", "backward hook", "forward", "another kind", "another weight", "a subclass", "strides", "a type", "activation",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES)
