@@ -74,10 +74,10 @@ def test_the_step_of_a_rounded_model_equals_that_model(option, engine):
     ids = torch.randint(17, (2, 12), generator=torch.Generator().manual_seed(1))
     caches = [KVCache(model.config, 2) for _ in range(2)]
     step = DecodeStep(model, caches[0])
-    # C keeps x in float32, as the readable path does; PyTorch's kernel takes a bfloat16, which may round to the other side.
-    exact = step.native is not None
-    near = {"atol": 2e-5, "rtol": 1e-5} if exact else {"atol": 2e-2, "rtol": 2e-2}
-    with reference_path() if exact else nullcontext():
+    # C rounds x to sixteen bits; PyTorch's kernel to a bfloat16, as the model itself does, but maybe to the other side.
+    fine = step.native is not None
+    near = {"atol": 2e-3, "rtol": 1e-5} if fine else {"atol": 2e-2, "rtol": 2e-2}
+    with reference_path() if fine else nullcontext():
         for cache in caches:
             model.hidden(ids[:, :1], cache=cache)
         for column in range(1, 12):

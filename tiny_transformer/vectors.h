@@ -1,6 +1,8 @@
 /* Numbers side by side, and the functions of one number that the C of this package shares: vectors as wide as the processor's, e^x and
    what follows from it. Included by `sampling/whole_step.c` and `block_by_hand.c`. */
 
+#pragma once
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -53,7 +53,7 @@ BUGS = [
     Bug("softmax's gradient without 1/√d", C, "dp[j] = p[j] * (dp[j] - mean) * scale;", "dp[j] = p[j] * (dp[j] - mean);", "block_by_hand"),
     Bug("shared keys keep the last head's gradient", C, "float keep = first && n == seq ? 0 : 1;", "float keep = n == seq ? 0 : 1;", "block_by_hand"),
     Bug("earlier queries' share of the keys' gradient lost", C, "float keep = first && n == seq ? 0 : 1;", "float keep = first ? 0 : 1;", "block_by_hand"),
-    Bug("dropout forgotten on the way back", C, "b->drop2 ? s->dbranch2 : dout, b->d", "dout, b->d", "block_by_hand"),
+    Bug("dropout forgotten on the way back", C, "b->drop2 ? s->dbranch2 : w->dout, b->d", "w->dout, b->d", "block_by_hand"),
     Bug("bias gradients added to what lies there", C, "    memset(layer->dbias + first, 0, (end - first) * sizeof(float));\n", "", "block_by_hand"),
     Bug("gate's part of the gradient lost", C, "if (gate) backwards(&b->gate, n, dgate, b->ff, 1, dnormed, b->d);", "", "block_by_hand"),
     Bug("e^x without its last digits", NUMBERS, "+ n * 2.12194440e-4f", "", "block_by_hand native"),

@@ -9,6 +9,7 @@ NATIVE = "tiny_transformer/native.py"
 WHOLE = "tiny_transformer/sampling/native_step.py"
 WEIGHTS = "tiny_transformer/sampling/native_weights.py"
 C, DRAW = "tiny_transformer/sampling/whole_step.c", "tiny_transformer/sampling/draw.h"
+EIGHT = "tiny_transformer/sampling/eight_bits.h"
 DECODER, GENERATOR = "tiny_transformer/sampling/decoder.py", "tiny_transformer/sampling/generator.py"
 
 BUGS = [
@@ -106,4 +107,19 @@ BUGS = [
     Bug("the model's vocabulary for the tokenizer's", GENERATOR, "draw_rule(config, self.tokenizer.vocab_size)", "draw_rule(config, self.model.config.vocab_size)", "writing_ahead"),
     Bug("bursts as long as they like", GENERATOR, "block[: min(most, max(FIRST_BURST, written))]", "block[:most]", "writing_ahead"),
     Bug("heights are used twice", GENERATOR, "block, written = block[len(tokens) :], written + len(tokens)", "block, written = block[max(1, len(tokens) - 1) :], written + max(1, len(tokens) - 1)", "writing_ahead"),
+    Bug("x is rounded down", EIGHT, "+ 12582912.0f;", "- 0.5f + 12582912.0f;", "eight_bits"),
+    Bug("damage is rounded away", EIGHT, "return most >= infinite ? NAN : 0;", "return 0;", "eight_bits"),
+    Bug("signs count for sizes", EIGHT, "bits &= 0x7fffffff;", "", "eight_bits"),
+    Bug("an odd x has something after it", EIGHT, "    whole[even(in) - 1] = 0;\n", "", "eight_bits"),
+    Bug("next to nothing becomes infinite", EIGHT, "largest < 1e-30f", "largest < 0", "eight_bits"),
+    Bug("sums of whole numbers overflow", EIGHT, "EXACT = 512,", "EXACT = 514,", "eight_bits"),
+    Bug("only the last 512 products count", EIGHT, "if (from) before = *to;", "", "eight_bits"),
+    Bug("weights without a sign", EIGHT, "_mm512_cvtepi8_epi16", "_mm512_cvtepu8_epi16", "eight_bits native"),
+    Bug("the second of a pair twice", EIGHT, "sum[lane] += (int32_t)x[0] *", "sum[lane] += (int32_t)x[1] *", "eight_bits"),
+    Bug("three items are four", EIGHT, "else if (R == 3) three_whole_wide(x, values, in, y);", "else if (R == 3) two_whole_wide(x, values, in, y);", "eight_bits native"),
+    Bug("each item has the first one's scale", C, "m->scales[o + c] * rounded.scales[r + i]", "m->scales[o + c] * rounded.scales[0]", "native decode_step"),
+    Bug("pairs of weights lie one behind the other", C, "PACK(pack_bytes, int8_t, PAIR)", "PACK(pack_bytes, int8_t, 1)", "native decode_step"),
+    Bug("an odd matrix overlaps the next", WEIGHTS, "weight.size(1) % 2 if weight.dtype == torch.int8 else 0", "0", "native"),
+    Bug("blocks of an odd matrix begin too early", C, "m->values + o * even(in), in, sums", "m->values + o * in, in, sums", "native"),
+    Bug("memory for whole numbers of the stream's width only", C, "    most = m->ff > most ? m->ff : most;\n", "", "native"),
 ]

@@ -134,7 +134,7 @@ def _packed_bytes(joined: _Joined, c: Any, threads: int) -> int:
     if not joined.weights:
         return 0
     weight = joined.weights[0]
-    return _whole_lines(_padded_rows(joined, c, threads) * weight.size(1) * weight.itemsize)
+    return _whole_lines(_padded_rows(joined, c, threads) * _padded_columns(weight) * weight.itemsize)
 
 
 def _whole_lines(size: int) -> int:
@@ -146,6 +146,11 @@ def _padded_rows(joined: _Joined, c: Any, threads: int) -> int:
     out = sum(len(weight) for weight in joined.weights)
     width: int = c.width_for(out, threads)
     return -(-out // width) * width
+
+
+def _padded_columns(weight: Tensor) -> int:
+    """Weights in eight bits are read in pairs."""
+    return weight.size(1) + (weight.size(1) % 2 if weight.dtype == torch.int8 else 0)
 
 
 class _Arena:
@@ -170,7 +175,7 @@ def _packed(joined: _Joined, c: Any, threads: int, arena: _Arena, kept: list[Ten
         return Matrix()
     out, columns, kind = sum(len(weight) for weight in joined.weights), joined.weights[0].size(1), joined.weights[0].dtype
     width = c.width_for(out, threads)
-    packed = arena.take((_padded_rows(joined, c, threads), columns), kind)
+    packed = arena.take((_padded_rows(joined, c, threads), _padded_columns(joined.weights[0])), kind)
     packed[out // width * width :] = 0
     pack, first = c.pack_floats if kind == torch.float32 else c.pack_bytes, 0
     for weight in joined.weights:

@@ -10,20 +10,17 @@
 
 #include <omp.h>
 #include <time.h>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 #include "draw.h"
-
-typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+#include "eight_bits.h"
 
 enum { NORMS, QKV, ATTENTION, OUT, UP, DOWN, UNEMBED };
 
-/* W (out, in) in blocks of `width` rows, filled up with zeros, each block (in, width): so a product reads it from end to end. */
+/* W (out, in) in blocks of `width` rows, filled up with zeros, each block (in, width): so a product reads it from end to end. Of weights in
+   eight bits a block is (in / 2, width, 2), `in` rounded up. */
 typedef struct {
     const float *weight;  /* or NULL, and then: */
     const int8_t *values;
@@ -71,16 +68,8 @@ APART void bend(float *y, int64_t n, int64_t activation) {
 #define AHEAD 2048 /* floats */
 #define BEGINNING 24576 /* bytes */
 
-INLINE vec widened(const int8_t *p) {
-#if defined(__AVX512F__)
-    return (vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-#else
-    return __builtin_convertvector(__builtin_convertvector(*(const bytes *)p, ints), vec);
-#endif
-}
-
 /* y (R, C · LANES) = R items of x times one block of a matrix, number by number: the order of every sum is that of `in`. */
-INLINE void tile(const float *x, const float *w, const int8_t *values, int64_t in, float *y, const int R, const int C) {
+INLINE void tile(const float *x, const float *w, int64_t in, float *y, const int R, const int C) {
     vec sum[4][4];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
@@ -88,11 +77,11 @@ INLINE void tile(const float *x, const float *w, const int8_t *values, int64_t i
         for (int c = 0; c < C; c++) sum[r][c] = (vec){0};
     for (int64_t k = 0; k < in; k++) {
         vec row[4];
-        if (w && C == 4) /* asked for 8 kB before it is needed: the processor alone begins anew with every page */
+        if (C == 4) /* asked for 8 kB before it is needed: the processor alone begins anew with every page */
 #pragma GCC unroll 4
             for (int c = 0; c < C; c++) __builtin_prefetch(w + (k * C + c) * LANES + AHEAD);
 #pragma GCC unroll 4
-        for (int c = 0; c < C; c++) row[c] = w ? load(w + (k * C + c) * LANES) : widened(values + (k * C + c) * LANES);
+        for (int c = 0; c < C; c++) row[c] = load(w + (k * C + c) * LANES);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -105,10 +94,7 @@ INLINE void tile(const float *x, const float *w, const int8_t *values, int64_t i
 }
 
 #define TILE(name, R, C) \
-    APART void name(const float *x, const float *w, const int8_t *values, int64_t in, float *y) { \
-        if (w) tile(x, w, 0, in, y, R, C); \
-        else tile(x, 0, values, in, y, R, C); \
-    }
+    APART void name(const float *x, const float *w, int64_t in, float *y) { tile(x, w, in, y, R, C); }
 TILE(one_wide, 1, 4)
 TILE(two_wide, 2, 4)
 TILE(three_wide, 3, 4)
@@ -117,16 +103,31 @@ TILE(one_narrow, 1, 1)
 TILE(four_narrow, 4, 1)
 
 /* R ≤ 4 items times one block. */
-static void tiles(const float *x, const float *w, const int8_t *values, int64_t in, float *y, int R, int64_t width) {
+static void tiles(const float *x, const float *w, int64_t in, float *y, int R, int64_t width) {
     if (width == LANES) {
-        if (R == 4) four_narrow(x, w, values, in, y);
+        if (R == 4) four_narrow(x, w, in, y);
         else
-            for (int r = 0; r < R; r++) one_narrow(x + r * in, w, values, in, y + r * LANES);
-    } else if (R == 4) four_wide(x, w, values, in, y);
-    else if (R == 3) three_wide(x, w, values, in, y);
-    else if (R == 2) two_wide(x, w, values, in, y);
-    else one_wide(x, w, values, in, y);
+            for (int r = 0; r < R; r++) one_narrow(x + r * in, w, in, y + r * LANES);
+    } else if (R == 4) four_wide(x, w, in, y);
+    else if (R == 3) three_wide(x, w, in, y);
+    else if (R == 2) two_wide(x, w, in, y);
+    else one_wide(x, w, in, y);
 }
+
+/* A thread's memory for x as whole numbers: n items of at most `most` of them, and their scales. */
+typedef struct {
+    int16_t *whole;
+    float *scales;
+} Rounded;
+
+static int64_t rounded_size(const Model *m, int64_t n) {
+    int64_t most = m->heads * m->d_head;
+    most = m->d_model > most ? m->d_model : most;
+    most = m->ff > most ? m->ff : most;
+    return n * (even(most) / 2 + 1);
+}
+
+static Rounded rounded_at(float *memory, int64_t n) { return (Rounded){(int16_t *)(memory + n), memory}; }
 
 /* Which of `all` pieces thread `me` does: from *first up to, but without, *end; in bundles of `unit`. */
 INLINE void share(int64_t all, int64_t unit, int me, int threads, int64_t *first, int64_t *end) {
@@ -142,18 +143,21 @@ INLINE void my_outputs(const Matrix *m, int me, int threads, int64_t *first, int
 }
 
 /* y (n, out) = x (n, in) Wᵀ + bias (+ stream), the outputs from o, where a block begins, up to, but without, `end`. */
-APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int64_t o, int64_t end) {
+APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int64_t o, int64_t end, Rounded rounded) {
     float sums[4 * 4 * LANES];
+    int64_t in = m->in;
+    for (int64_t i = 0; i < n && m->values; i++) rounded.scales[i] = round_off(x + i * in, in, rounded.whole + i * even(in));
     for (; o < end; o += m->width) {
         int64_t here = end - o < m->width ? end - o : m->width;
         for (int64_t r = 0; r < n; r += 4) {
             int R = n - r < 4 ? (int)(n - r) : 4;
-            tiles(x + r * m->in, m->weight ? m->weight + o * m->in : 0, m->weight ? 0 : m->values + o * m->in, m->in, sums, R, m->width);
+            if (m->values) whole_tiles(rounded.whole + r * even(in), m->values + o * even(in), in, sums, R, m->width);
+            else tiles(x + r * in, m->weight + o * in, in, sums, R, m->width);
             for (int i = 0; i < R; i++) {
                 float *sum = sums + i * m->width, *to = y + (r + i) * m->out + o;
                 const float *from = stream ? stream + (r + i) * m->out + o : 0;
-                if (m->scales)
-                    for (int64_t c = 0; c < here; c++) sum[c] *= m->scales[o + c];
+                if (m->values)
+                    for (int64_t c = 0; c < here; c++) sum[c] *= m->scales[o + c] * rounded.scales[r + i];
                 if (m->bias)
                     for (int64_t c = 0; c < here; c++) sum[c] += m->bias[o + c];
                 for (int64_t c = 0; c < here; c++) to[c] = sum[c] + (from ? from[c] : 0);
@@ -163,17 +167,17 @@ APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const f
 }
 
 /* This thread's outputs of a product. */
-static void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads) {
+static void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads, Rounded rounded) {
     int64_t first, end;
     my_outputs(m, me, threads, &first, &end);
-    outputs(m, x, n, y, stream, first, end);
+    outputs(m, x, n, y, stream, first, end, rounded);
 }
 
 /* Ask for the beginning of this thread's part of the next matrix, before waiting: it comes while others are waited for. */
 static void announce(const Matrix *m, int me, int threads) {
     int64_t first, end;
     my_outputs(m, me, threads, &first, &end);
-    const char *part = m->weight ? (const char *)(m->weight + first * m->in) : (const char *)(m->values + first * m->in);
+    const char *part = m->weight ? (const char *)(m->weight + first * m->in) : (const char *)(m->values + first * even(m->in));
     for (int64_t i = 0; i < BEGINNING; i += 64) __builtin_prefetch(part + i);
 }
 
@@ -193,8 +197,9 @@ void in_large_pages(char *memory, int64_t bytes) {
 #endif
 }
 
-#define PACK(name, type) \
+#define PACK(name, type, together) \
     void name(const type *w, type *to, int64_t first, int64_t rows, int64_t in, int64_t width, int64_t threads) { \
+        int64_t padded = (in + together - 1) / together * together; \
         _Pragma("omp parallel for schedule(static) num_threads(threads)") \
         for (int64_t block = first / width; block <= (first + rows - 1) / width; block++) { \
             int64_t from = block * width > first ? block * width : first, end = (block + 1) * width; \
@@ -202,14 +207,14 @@ void in_large_pages(char *memory, int64_t bytes) {
             for (int64_t bundle = 0; bundle < in; bundle += 64) \
                 for (int64_t o = from; o < end; o++) { \
                     const type *row = w + (o - first) * in; \
-                    type *place = to + block * width * in + o % width; \
-                    for (int64_t k = bundle; k < in && k < bundle + 64; k++) place[k * width] = row[k]; \
+                    type *place = to + block * width * padded + o % width * together; \
+                    for (int64_t k = bundle; k < in && k < bundle + 64; k++) place[k / together * together * width + k % together] = row[k]; \
                 } \
         } \
     }
 /* Rows `first`, … of the blocks at `to`, from a matrix (rows, in). */
-PACK(pack_floats, float)
-PACK(pack_bytes, int8_t)
+PACK(pack_floats, float, 1)
+PACK(pack_bytes, int8_t, PAIR)
 
 /* ---- whether weights are still the same ---- */
 
@@ -409,10 +414,12 @@ static int own_heads(const Model *m, const Matrix *qkv, int threads) {
     return m->kv_heads % threads == 0 && m->kv_heads / threads * m->d_head % qkv->width == 0;
 }
 
+static int64_t own_scratch(const Model *m, int64_t n) { return n * m->d_model + m->columns + rounded_size(m, n) + 64; }
+
 /* How many floats `run` wants to write in between, for n items. */
 int64_t scratch(const Model *m, int64_t n) {
     int64_t heads = (m->heads + 2 * m->kv_heads) * m->d_head;
-    return n * (2 * m->d_model + heads + m->heads * m->d_head + 2 * m->ff) + m->threads * (n * m->d_model + m->columns + 64);
+    return n * (2 * m->d_model + heads + m->heads * m->d_head + 2 * m->ff) + m->threads * own_scratch(m, n);
 }
 
 /* n ids to logits (n, vocab), behind `column` columns of the cache. With one text n are its next tokens, else n = rows, one each.
@@ -428,7 +435,8 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
 #pragma omp parallel num_threads(m->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
-        float *normed = own + me * (n * d + m->columns + 64), *scores = normed + n * d;
+        float *normed = own + me * own_scratch(m, n), *scores = normed + n * d;
+        Rounded rounded = rounded_at(scores + m->columns, n);
         int64_t first, end;
         share(n, 1, me, threads, &first, &end);
         for (int64_t i = first; i < end; i++) {
@@ -449,13 +457,13 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
                 for (int part = 0; part < 3; part++) { /* queries, keys, values */
                     int64_t each = (part ? 1 : m->heads / m->kv_heads) * m->d_head;
                     first = (part ? m->heads + (part - 1) * m->kv_heads : 0) * m->d_head + begin * each;
-                    outputs(&block->qkv, normed, n, qkv, 0, first, first + groups * each);
+                    outputs(&block->qkv, normed, n, qkv, 0, first, first + groups * each, rounded);
                 }
                 note(moments, me, layer, ATTENTION);
                 first = begin * texts;
                 end = first + groups * texts;
             } else {
-                product(&block->qkv, normed, n, qkv, 0, me, threads);
+                product(&block->qkv, normed, n, qkv, 0, me, threads, rounded);
 #pragma omp barrier
                 note(moments, me, layer, ATTENTION);
                 share(texts * m->kv_heads, 1, me, threads, &first, &end);
@@ -467,14 +475,14 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
             announce(&block->project, me, threads);
 #pragma omp barrier
             note(moments, me, layer, OUT);
-            product(&block->project, seen, n, middle, x, me, threads);
+            product(&block->project, seen, n, middle, x, me, threads, rounded);
             announce(&block->up, me, threads);
 #pragma omp barrier
             note(moments, me, layer, UP);
             normalise_all(m->pre ? &block->norm2 : &block->norm1, middle, normed, n, d);
             int64_t width = m->ff;
-            product(&block->up, normed, n, up, 0, me, threads);
-            if (m->activation == SWIGLU) product(&block->gate, normed, n, gate, 0, me, threads);
+            product(&block->up, normed, n, up, 0, me, threads, rounded);
+            if (m->activation == SWIGLU) product(&block->gate, normed, n, gate, 0, me, threads, rounded);
             my_outputs(&block->up, me, threads, &first, &end);
             for (int64_t i = 0; i < n; i++) {
                 float *mine = up + i * width + first, *other = gate + i * width + first;
@@ -486,9 +494,9 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
 #pragma omp barrier
             note(moments, me, layer, DOWN);
             if (m->pre) {
-                product(&block->down, up, n, x, middle, me, threads);
+                product(&block->down, up, n, x, middle, me, threads, rounded);
             } else { /* the stream is what the norm made of it, which every thread has for itself */
-                product(&block->down, up, n, middle, normed, me, threads);
+                product(&block->down, up, n, middle, normed, me, threads, rounded);
 #pragma omp barrier
                 share(n, 1, me, threads, &first, &end);
                 for (int64_t i = first; i < end; i++) normalise(&block->norm2, middle + i * d, x + i * d, d);
@@ -498,7 +506,7 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
         }
         note(moments, me, m->layers, NORMS);
         normalise_all(&m->norm, x, normed, n, d);
-        product(&m->unembed, normed, n, logits, 0, me, threads);
+        product(&m->unembed, normed, n, logits, 0, me, threads, rounded);
         my_outputs(&m->unembed, me, threads, &first, &end);
         if (m->softcap > 0) /* c tanh(l / c), with tanh z = 2 σ(2 z) - 1 */
             for (int64_t i = 0; i < n; i++)
