@@ -27,11 +27,12 @@ from benchmarks.training import theirs_config
 from tiny_transformer import corpora
 from tiny_transformer.config import ModelConfig, SampleConfig
 from tiny_transformer.corpora import pitches
+from tiny_transformer.kv_cache import KVCache
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.quantized_layers import quantize_model, weight_bytes
 from tiny_transformer.sampling import generator
 from tiny_transformer.sampling.generator import TextGenerator
-from tiny_transformer.sampling.native_step import Rule
+from tiny_transformer.sampling.native_step import MOST_ITEMS, Rule, native_step
 from tiny_transformer.tokenization.char import CharTokenizer
 from tiny_transformer.training.dataset import split
 from tiny_transformer.training.objectives import cross_entropy
@@ -142,15 +143,16 @@ def sampler_share(write: Callable[[], Any]) -> dict[str, float]:
 def int8_loss(budget: float = LEARNING_SECONDS) -> dict[str, float]:
     """Train for `budget` seconds; the loss on text held back, and by how much of itself the rounded weights change it.
 
-    Both models read the same windows, so what chance there is in them is the same for both.
+    All read the same windows, so what chance there is in them is the same for all. As written: by the step in C, where there is one.
     """
     learned, held_back = split(text_to_learn(), 0.1)
     tokenizer = CharTokenizer.train(learned + held_back)
     ids, others = tokenizer.encode_array(learned), tokenizer.encode_array(held_back)
     model = trained(replace(LEARNER, vocab_size=tokenizer.vocab_size), ids, budget)
     batch = windows(others, np.linspace(0, len(others) - LENGTH - 1, WINDOWS).astype(np.int64))
-    loss, rounded = _loss(model, batch), _loss(quantize_model(model), batch)
-    return {"loss": loss, "loss_change": rounded / loss - 1}
+    small = quantize_model(model)
+    loss, rounded, written = _loss(model, batch), _loss(small, batch), _loss_as_written(small, batch)
+    return {"loss": loss, "loss_change": rounded / loss - 1} | ({} if written is None else {"loss_change_as_written": written / loss - 1})
 
 
 def text_to_learn() -> str:
@@ -164,6 +166,21 @@ def _loss(model: TinyTransformerLM, batch: torch.Tensor) -> float:
     with torch.inference_mode():
         parts = [cross_entropy(model(part[:, :-1]), part[:, 1:]) for part in batch.split(32)]
         return float(torch.stack(parts).mean())
+
+
+def _loss_as_written(model: TinyTransformerLM, batch: torch.Tensor) -> float | None:
+    """The same, by the step that writes."""
+    cache = KVCache(model.config, 1)
+    with torch.inference_mode():
+        step = native_step(model, cache)
+        if step is None:
+            return None
+        losses = []
+        for row in batch:
+            cache.rewind(0)
+            logits = torch.cat([step(ids) for ids in row[:-1].split(MOST_ITEMS)])
+            losses.append(cross_entropy(logits, row[1:]))
+    return float(torch.stack(losses).mean())
 
 
 if __name__ == "__main__":

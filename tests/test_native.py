@@ -78,8 +78,8 @@ def test_several_tokens_of_one_text_at_once(option, bits):
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"d_model": 40, "d_ff": 150, "n_heads": 2}, {"d_head": 64, "n_heads": 2}, {"d_head": 80, "n_heads": 2}, {"d_ff": 41},
-        {"d_ff": 1111},
+        {"d_model": 40, "d_ff": 150, "n_heads": 2}, {"d_head": 64, "n_heads": 2}, {"d_head": 80, "n_heads": 2}, {"d_ff": 1111},
+        {"d_ff": 41, "d_model": 64},
     ],
     ids=str,
 )  # fmt: skip

@@ -125,3 +125,16 @@ def test_a_hook_that_keeps_another_view_keeps_the_numbers():
         (model(ids.flip(0)) * 3).square().mean().backward()
     found = torch.autograd.grad(loss, list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_compiler
+def test_blocks_computed_again_keep_no_more_than_one_of_them(made, monkeypatch):
+    """The largest piece is what the blocks keep for the backward pass: all of them, or one."""
+    model = TinyTransformerLM(small_config("gpt2", n_layers=6, d_model=64, d_ff=256, max_seq_len=64), seed=0).train()
+    largest = []
+    for model.checkpoint_layers in (False, True):
+        monkeypatch.setattr(block_by_hand, "_memory", Memory())
+        made.clear()
+        model(torch.randint(17, (16, 64))).square().mean().backward()
+        largest.append(max(made))
+    assert largest[1] < largest[0] / 2

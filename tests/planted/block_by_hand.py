@@ -80,7 +80,7 @@ BUGS = [
     Bug("a learner's function forgotten", PYTHON, "        and all(_without_watchers(getattr(where, name)) is original for where, name, original in FUNCTIONS)\n", "", "block_by_hand"),
     Bug("hooks forgotten", PYTHON, "if hooks and not all(", "if False and not all(", "block_by_hand"),
     Bug("hooks of the backward pass forgotten", PYTHON, " or inside[\"_backward_hooks\"] or inside[\"_backward_pre_hooks\"]", "", "block_by_hand"),
-    Bug("a part's own forward forgotten", PYTHON, " or \"forward\" in inside", "", "block_by_hand"),
+    Bug("a part's own forward forgotten", PYTHON, "if \"forward\" in inside or inside[", "if inside[", "block_by_hand"),
     Bug("weights that lie otherwise", PYTHON, " and weight.is_contiguous()", "", "block_by_hand"),
     Bug("frozen weights get gradients", PYTHON, "torch.empty_like(tensor) if want else None", "None if tensor is None else torch.empty_like(tensor)", "block_by_hand"),
     Bug("gradients that lie otherwise", PYTHON, "gradient.contiguous(), torch.empty_like(x)", "gradient, torch.empty_like(x)", "block_by_hand"),
@@ -97,7 +97,7 @@ BUGS = [
     Bug("a gate that is gone goes unnoticed", PYTHON, "        and (parts[\"gate\"] is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
     Bug("one of two norms goes unnoticed", PYTHON, "        and (parts[\"q_norm\"] is None) == (parts[\"k_norm\"] is None)\n", "", "block_by_hand"),
     Bug("weights that do not belong together", PYTHON, "if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):", "if False:", "block_by_hand"),
-    Bug("all blocks again at once", "tiny_transformer/model.py", "one_by_one=again", "one_by_one=False", "block_by_hand checkpoint"),
+    Bug("all blocks again at once", "tiny_transformer/model.py", "one_by_one=again", "one_by_one=False", "used_again"),
     # memory that is handed out again
     Bug("memory lent twice", AGAIN, "torch.frombuffer(lent, ", "torch.frombuffer(piece, ", "used_again"),
     Bug("much too large a piece is lent", AGAIN, "size <= len(entry[1]) <= WASTE * size", "size <= len(entry[1])", "used_again"),

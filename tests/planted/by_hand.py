@@ -26,7 +26,7 @@ BUGS = [
     Bug("items counted as if there were one head", f"{PACKAGE}/attention_products.py", "slice(begin * heads, end * heads)", "slice(begin, end)", "by_hand"),
     Bug("products for texts of any length", f"{PACKAGE}/attention_products.py", "FEWEST <= query.size(-2) <= MOST", "FEWEST <= query.size(-2)", "by_hand"),
     Bug("dropout drawn anew", f"{PACKAGE}/model.py", "preserve_rng_state=self.config.dropout > 0", "preserve_rng_state=False", "checkpoint_layers"),
-    Bug("blocks recomputed while evaluating", f"{PACKAGE}/model.py", "if self.checkpoint_layers and self.training and cache is None else layer", "if self.checkpoint_layers and cache is None else layer", "checkpoint_layers"),
+    Bug("blocks recomputed while evaluating", f"{PACKAGE}/model.py", "again = self.checkpoint_layers and self.training and cache is None", "again = self.checkpoint_layers and cache is None", "checkpoint_layers"),
     Bug("recorded weights twice", f"{PACKAGE}/model.py", "if attention.is_recording() or not torch.is_grad_enabled():", "if not torch.is_grad_enabled():", "checkpoint_layers"),
     Bug("the second time is not readable", f"{PACKAGE}/model.py", "mode = reference_path if is_reference() else nullcontext", "mode = nullcontext", "checkpoint_layers"),
     Bug("the setting does not reach the model", f"{PACKAGE}/training/trainer.py", "        self.model.checkpoint_layers = settings.checkpoint_layers\n", "", "checkpoint_layers"),

@@ -163,10 +163,10 @@ BUGS = [
         "kv_cache",
     ),
     Bug(
-        "tied output copied, not shared",
+        "a moved model's tied output is another",
         "tiny_transformer/model.py",
-        "self.weight = token if config.tie_weights else",
-        "self.weight =",
+        "        if config.tie_weights:\n            self.unembed.weight = self.embeddings.token.weight\n",
+        "",
         "model",
     ),
     Bug("no norm before the output", "tiny_transformer/model.py", "out: Tensor = self.norm(x)", "out: Tensor = x", "model"),
