@@ -262,7 +262,7 @@ def test_frozen_weights_get_no_gradient(calls, monkeypatch):
     assert rest.keys() == whole.keys() - set(frozen) and calls
     assert all(torch.equal(rest[name], whole[name]) for name in rest)
     assert len(given) == 3  # tensors, tensors again, gradients
-    first, last = given[-1][2 : 2 + len(WEIGHTS)], given[-1][2 + block_by_hand.EACH : -2]
+    first, last = given[-1][4 : 4 + len(WEIGHTS)], given[-1][4 + block_by_hand.EACH : -2]
     first, last = ({name for name, grad in zip(WEIGHTS, grads, strict=True) if grad is not None} for grads in (first, last))
     assert last - first == {name.removeprefix("blocks.0.") for name in frozen}  # and nothing was worked out for them
 
@@ -279,7 +279,10 @@ def test_frozen_first_blocks_keep_nothing(calls):
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
             rest = loss_and_gradients(model, ids)
         assert len(calls) == 3
-        assert all(torch.equal(rest[name], whole[name]) for name in rest)
+        if layers:
+            assert all(torch.equal(rest[name], whole[name]) for name in rest)
+        else:  # the norm behind them is PyTorch's then
+            assert_near(rest, {name: whole[name] for name in rest})
         assert {name.split(".")[1] for name in rest if "blocks" in name} == {str(n) for n in range(3 - layers, 3)}
         largest = max(t.numel() for t in kept.values())
         assert (10 * layers - 1) * 4 * 64 * 64 <= largest <= (11 * layers + 1) * 4 * 64 * 64
@@ -416,6 +419,22 @@ def test_blocks_that_lack_a_part_are_not_for_the_c():
         assert fits(model.blocks, x, model.config)
         setattr(model.blocks[1].get_submodule(network), part, None)
         assert not fits(model.blocks, x, model.config)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_norm_behind_them_may_be_another(again, calls):
+    for change in ("kind", "hook", "type"):
+        model, ids = model_of("modern"), some(2, 9)
+        model.checkpoint_layers = again
+        if change == "kind":
+            model.norm = nn.Sequential(model.norm, nn.Tanh())
+        elif change == "hook":
+            model.norm.register_forward_hook(lambda module, inputs, output: 2 * output)
+        else:
+            model.norm = nn.LayerNorm(24)
+        found, expected = loss_and_gradients(model, ids), exact(model, ids)
+        assert_near(found, expected)
+        assert calls
 
 
 @pytest.mark.parametrize(

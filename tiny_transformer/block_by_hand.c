@@ -34,7 +34,8 @@ typedef struct {
     const float *drop1, *drop2;                        /* (T, d): what each branch is multiplied by, or NULL */
 } Block;
 
-enum { EACH = 2 * 4 + 2 * 7 + 2 }; /* tensors of a block: weight and bias of each part, and the two of dropout */
+/* Tensors of all: cosines, sines, weight and bias of the last norm; and of a block: weight and bias of each part, the two of dropout. */
+enum { FIRST = 4, EACH = 2 * 4 + 2 * 7 + 2 };
 
 /* A block of this shape, which has all but the pointers: `tensors` (EACH) in the order of Block; likewise `gradients`, unless NULL. */
 static Block filled(const Block *shape, float *const *tensors, float *const *gradients) {
@@ -370,21 +371,31 @@ static Kept kept_at(const Block *b, float *memory) {
     return k;
 }
 
-/* The layers with their pointers, from `tensors` and `gradients` (2 + n · EACH), which begin with cosines and sines. Returns the end of what
-   they keep: of each Kept and its `out`, but the last one's. */
+/* The layers with their pointers, from `tensors` and `gradients` (FIRST + n · EACH). Returns the end of what they keep: of each Kept and its
+   `out`; the last one's, if there is no norm behind it, is `out`. */
 static float *lay_out(int64_t n, const Block *shapes, float *const *tensors, float *const *gradients, const float *x, float *out, float *kept,
                       Layer *layers) {
     for (int64_t i = 0; i < n; i++, x = layers[i - 1].out) {
         Layer *layer = layers + i;
-        layer->b = filled(shapes + i, tensors + 2 + i * EACH, gradients ? gradients + 2 + i * EACH : 0);
+        layer->b = filled(shapes + i, tensors + FIRST + i * EACH, gradients ? gradients + FIRST + i * EACH : 0);
         layer->b.cosines = tensors[0];
         layer->b.sines = tensors[1];
         layer->k = kept_at(&layer->b, kept);
         kept = layer->k.end;
         layer->x = x;
-        layer->out = i == n - 1 ? out : taken(&kept, layer->b.batch * layer->b.seq * layer->b.d);
+        layer->out = i == n - 1 && !tensors[2] ? out : taken(&kept, layer->b.batch * layer->b.seq * layer->b.d);
     }
     return kept;
+}
+
+/* The norm behind the last layer; without weights where there is none. */
+static Norm last_norm(const Norm *shape, float *const *tensors, float *const *gradients) {
+    Norm last = *shape;
+    last.weight = tensors[2];
+    last.bias = tensors[3];
+    last.dweight = gradients ? gradients[2] : 0;
+    last.dbias = gradients ? gradients[3] : 0;
+    return last;
 }
 
 /* Every Wᵀ of a layer in panels, one behind the other. */
@@ -463,7 +474,7 @@ void sizes(int64_t n, const Block *shapes, float *const *tensors, int64_t *kept,
     *kept = lay_out(n, shapes, tensors, 0, 0, 0, 0, layers) - (float *)0;
     Most most = most_of(n, layers);
     *forward_scratch = 2 * most.packed + shapes->threads * most.own;
-    *backward_scratch = shapes->batch * shapes->seq * shapes->d + most.scratch;
+    *backward_scratch = shapes->batch * shapes->seq * shapes->d + shapes->threads * 2 * shapes->d + most.scratch;
 }
 
 /* ---- forwards ---- */
@@ -585,12 +596,15 @@ static void stages(Work *w, Stage before, Stage between, Stage after, int me, in
     after(w, T * me / threads, T * (me + 1) / threads);
 }
 
-/* out (T, d) from x (T, d) through n layers; `kept` is for the backward pass. Adds to `spent` (PARTS, or NULL) what the first thread's time
-   went to. */
-void forward(int64_t n, const Block *shapes, float *const *tensors, const float *x, float *out, float *kept, float *scratch, double *spent) {
+/* out (T, d) from x (T, d) through n layers and the norm behind them, if `tensors` have one; `kept` is for the backward pass. Adds to `spent`
+   (PARTS, or NULL) what the first thread's time went to. */
+void forward(int64_t n, const Block *shapes, const Norm *norm, float *const *tensors, const float *x, float *out, float *kept, float *scratch,
+             double *spent) {
     Layer layers[n];
     lay_out(n, shapes, tensors, 0, x, out, kept, layers);
+    const Norm last = last_norm(norm, tensors, 0);
     const Most most = most_of(n, layers);
+    int64_t T = shapes->batch * shapes->seq, d = shapes->d;
 #pragma omp parallel num_threads(shapes->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -605,6 +619,9 @@ void forward(int64_t n, const Block *shapes, float *const *tensors, const float 
             w.b = &layer->b, w.k = layer->k, w.x = layer->x, w.out = layer->out, w.packed = packed;
             stages(&w, forwards_before, forwards_between, forwards_after, me, threads);
         }
+        for (int64_t t = T * me / threads; t < T * (me + 1) / threads && last.weight; t++) /* the tokens that it has had */
+            normalise(&last, w.out + t * d, out + t * d);
+        lap(&w.clock, NORM);
 #pragma omp barrier
         lap(&w.clock, WAITING);
     }
@@ -727,15 +744,25 @@ static void backwards_after(Work *w, int64_t t, int64_t end) {
 }
 
 /* dx (T, d) and the `gradients` that are not NULL, from dout (T, d) and what `forward` was given and kept. */
-void backward(int64_t n, const Block *shapes, float *const *tensors, float *const *gradients, const float *x, const float *dout, float *dx,
-              float *kept, float *scratch, double *spent) {
+void backward(int64_t n, const Block *shapes, const Norm *norm, float *const *tensors, float *const *gradients, const float *x,
+              const float *dout, float *dx, float *kept, float *scratch, double *spent) {
     Layer layers[n];
     lay_out(n, shapes, tensors, gradients, x, 0, kept, layers);
-    float *between = scratch, *rest = between + shapes->batch * shapes->seq * shapes->d;
+    const Norm last = last_norm(norm, tensors, gradients);
+    int64_t T = shapes->batch * shapes->seq, d = shapes->d;
+    float *between = scratch, *last_sums = between + T * d, *rest = last_sums + shapes->threads * 2 * d;
 #pragma omp parallel num_threads(shapes->threads)
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
         Work w = {.dout = dout, .clock = {me ? 0 : spent, spent ? now() : 0}};
+        if (last.weight) {
+            float *sums = last_sums + me * 2 * d, *to = n % 2 ? between : dx;
+            memset(sums, 0, 2 * d * sizeof *sums);
+            for (int64_t t = T * me / threads; t < T * (me + 1) / threads; t++)
+                normalise_backwards(&last, layers[n - 1].out + t * d, dout + t * d, 0, to + t * d, sums, 0);
+            w.dout = to;
+            lap(&w.clock, NORM);
+        }
         for (int64_t i = n - 1; i >= 0; i--, w.dout = w.dx) {
             const Layer *layer = layers + i;
             const Block *b = w.b = &layer->b;
@@ -753,5 +780,6 @@ void backward(int64_t n, const Block *shapes, float *const *tensors, float *cons
 #pragma omp barrier
             lap(&w.clock, WAITING); /* from here on nobody reads what this layer left */
         }
+        if (me == 0) add_up(&last, last_sums, 2 * d, threads);
     }
 }

@@ -2,8 +2,9 @@
 
 A small model's training step is some seven hundred operations, and on a CPU half of its time passes outside the matrix products. In C
 all layers are one call forwards and one backwards. It knows causal layers with the norm before the branch, every activation, bias and norm,
-shared keys, rotary positions and dropout, in float32; all else, and a machine without a C compiler, runs as `transformer_block.py` says.
-Left out: embeddings, the last norm and the output layer. Read before: `by_hand.py`, `native.py`, `transformer_block.py`.
+shared keys, rotary positions and dropout, and the norm behind them, in float32; all else, and a machine without a C compiler, runs as
+`transformer_block.py` says.
+Left out: embeddings and the output layer. Read before: `by_hand.py`, `native.py`, `transformer_block.py`.
 """
 
 import ctypes
@@ -86,14 +87,16 @@ class _Block(ctypes.Structure):
     )  # fmt: skip
 
 
-EACH = len(WEIGHTS) + 2
-"""Tensors of a block: its weights, and what dropout multiplies each branch by."""
+FIRST, EACH = 4, len(WEIGHTS) + 2
+"""Tensors of all: cosines, sines, the last norm's weight and bias; and of a block: its weights, what dropout multiplies each branch by."""
 
 
 class _Plan(NamedTuple):
     """What is the same for every batch of a size: the blocks' structs without their pointers, and how many numbers of memory they need."""
 
     structs: Any
+    norm: _Norm
+    """The one behind the last block; empty without."""
     kept: int
     forward: int
     backward: int
@@ -103,7 +106,7 @@ class _Plan(NamedTuple):
 def _library() -> Any:
     """The C, or None where it can't be had."""
     c = library(Path(__file__).with_suffix(".c"))
-    pointers = {"sizes": 5, "forward": 7, "backward": 9}
+    pointers = {"sizes": 5, "forward": 8, "backward": 10}
     return None if c is None else declared(c, {name: (None, [INTEGER, *[POINTER] * n]) for name, n in pointers.items()})
 
 
@@ -129,6 +132,11 @@ def fits(blocks: nn.ModuleList, x: Tensor, config: ModelConfig) -> bool:
         and all(map(_is_known, blocks))
         and _library() is not None
     )
+
+
+def takes(norm: nn.Module) -> bool:
+    """Whether `run` may do this norm behind the last of blocks that it `fits`."""
+    return type(norm) in (LayerNorm, RMSNorm) and _is_plain(norm)
 
 
 def only_watches(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,31 +198,34 @@ def told_to(listener: Listener) -> Iterator[None]:
 
 def run(
     blocks: Sequence[nn.Module], x: Tensor, mask: None = None, *, bias: None = None, rotate: Callable[[Tensor], Tensor] | None = None,
-    cache: None = None,
+    cache: None = None, last: nn.Module | None = None,
 ) -> Tensor:  # fmt: skip
     """x through `block(x, rotate=rotate)` of one block after the other, in C, for blocks that `fits`: (batch, seq, d_model) to the same.
 
-    `rotate` is the model's: `embeddings.rotate` with its cos and sin.
+    `rotate` is the model's: `embeddings.rotate` with its cos and sin. `last` is a norm that `takes`, and comes after the blocks.
     """
     angles = rotate.keywords if isinstance(rotate, partial) else {}
     given = [_given(block, x) for block in blocks]  # dropout draws its numbers in the order of the blocks
     learning = [x.requires_grad or any(tensor is not None and tensor.requires_grad for tensor in tensors) for tensors in given]
     first = learning.index(True) if True in learning else len(given)  # before it there is no gradient to find, and nothing to keep
-    for some in (slice(first), slice(first, None)):
+    for some, norm in ((slice(first), None), (slice(first, None), last)):
         if given[some]:
-            x = BlocksByHand.apply(blocks[some], x, angles.get("cos"), angles.get("sin"), *chain(*given[some]))  # type: ignore[no-untyped-call]
-    return x
+            general = (angles.get("cos"), angles.get("sin"), *_weights(norm))
+            x = BlocksByHand.apply(blocks[some], norm, x, *general, *chain(*given[some]))  # type: ignore[no-untyped-call]
+    return x if last is None or first < len(given) else last(x)
 
 
 def _given(block: nn.Module, x: Tensor) -> list[Tensor | None]:
     """A block's tensors: its weights in the order of WEIGHTS, and what dropout multiplies each branch by."""
     assert isinstance(block, TransformerBlock)
-    tensors: list[Tensor | None] = []
-    for part in _parts(block):
-        weights = {} if part is None else part._parameters
-        tensors += (weights.get("weight"), weights.get("bias"))
+    tensors = chain.from_iterable(map(_weights, _parts(block)))
     drops = (block.dropout(torch.ones_like(x)) if block.training and block.dropout_rate else None for _ in range(2))
     return [*tensors, *drops]
+
+
+def _weights(part: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
+    own = {} if part is None else part._parameters
+    return own.get("weight"), own.get("bias")
 
 
 def _parts(block: nn.Module) -> tuple[nn.Module | None, ...]:
@@ -228,19 +239,19 @@ def _parts(block: nn.Module) -> tuple[nn.Module | None, ...]:
 
 
 class BlocksByHand(torch.autograd.Function):
-    """x (batch, seq, d_model) to the same, through blocks.
+    """x (batch, seq, d_model) to the same, through blocks and the norm behind them.
 
-    Its other inputs: the rotation's cosines and sines (seq, d_head / 2), and of every block its weights in the order of WEIGHTS and what
-    dropout multiplies each branch by (batch, seq, d_model); None for each that it does not have.
+    Its other inputs: the rotation's cosines and sines (seq, d_head / 2), the norm's weight and bias, and of every block its weights in the
+    order of WEIGHTS and what dropout multiplies each branch by (batch, seq, d_model); None for each that there is not.
     """
 
     @staticmethod
-    def forward(ctx: Any, blocks: Sequence[nn.Module], x: Tensor, *others: Tensor | None) -> Tensor:
+    def forward(ctx: Any, blocks: Sequence[nn.Module], norm: nn.Module | None, x: Tensor, *others: Tensor | None) -> Tensor:
         """What the backward pass needs is kept in one piece of memory."""
-        x, plan = x.contiguous(), _plan(blocks, x, others)
+        x, plan = x.contiguous(), _plan(blocks, norm, x, others)
         out, kept = torch.empty_like(x), _memory.take(plan.kept)
         _call(_library().forward, plan, _places(others), x, out, kept, _memory.take(plan.forward))
-        ctx.blocks, ctx.plan = blocks, plan
+        ctx.blocks, ctx.norm, ctx.plan = blocks, norm, plan
         ctx.save_for_backward(x, kept, *others)
         return out
 
@@ -249,39 +260,47 @@ class BlocksByHand(torch.autograd.Function):
         """The gradients of x and of the weights that want one."""
         x, kept, *others = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants to differentiate this once more
-            return (None, *by_hand.twice(partial(_plain, ctx.blocks), (x, *others), gradient))
-        gradient, dx, wanted = gradient.contiguous(), torch.empty_like(x), ctx.needs_input_grad[2:]
+            return (None, None, *by_hand.twice(partial(_plain, ctx.blocks, ctx.norm), (x, *others), gradient))
+        gradient, dx, wanted = gradient.contiguous(), torch.empty_like(x), ctx.needs_input_grad[3:]
         grads = [torch.empty_like(tensor) if want else None for tensor, want in zip(others, wanted, strict=True)]
         _call(_library().backward, ctx.plan, _places(others), _places(grads), x, gradient, dx, kept, _memory.take(ctx.plan.backward))
-        return (None, dx, *grads)
+        return (None, None, dx, *grads)
 
 
-def _plain(blocks: Sequence[nn.Module], x: Tensor, cos: Tensor | None, sin: Tensor | None, *others: Tensor | None) -> Tensor:
+def _plain(blocks: Sequence[nn.Module], norm: nn.Module | None, x: Tensor, *others: Tensor | None) -> Tensor:
     """The same in PyTorch's own operations."""
+    cos, sin, *of_norm = others[:FIRST]
     rotate = None if cos is None or sin is None else partial(embeddings.rotate, cos=cos, sin=sin)
-    for first, block in zip(range(0, len(others), EACH), blocks, strict=True):
+    for first, block in zip(range(FIRST, len(others), EACH), blocks, strict=True):
         *weights, drop1, drop2 = others[first : first + EACH]
         own = {name: weight for name, weight in zip(WEIGHTS, weights, strict=True) if weight is not None}
         x = x + (1 if drop1 is None else drop1) * _through(block, own, "attention", _through(block, own, "norm1", x), rotate=rotate)
         x = x + (1 if drop2 is None else drop2) * _through(block, own, "feedforward", _through(block, own, "norm2", x))
-    return x
+    if norm is None:
+        return x
+    return _called(norm, {name: weight for name, weight in zip(("weight", "bias"), of_norm, strict=True) if weight is not None}, x)
 
 
 def _through(block: nn.Module, weights: dict[str, Tensor], name: str, x: Tensor, **more: Any) -> Tensor:
     """x through a block's part, which takes these weights for its own."""
     own = {key.removeprefix(f"{name}."): weight for key, weight in weights.items() if key.startswith(f"{name}.")}
-    return torch.func.functional_call(block.get_submodule(name), own, (x,), more)  # type: ignore[no-any-return]
+    return _called(block.get_submodule(name), own, x, **more)
+
+
+def _called(part: nn.Module, weights: dict[str, Tensor], x: Tensor, **more: Any) -> Tensor:
+    return torch.func.functional_call(part, weights, (x,), more)  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------ what the C is told
 
 
-def _plan(blocks: Sequence[nn.Module], x: Tensor, others: Sequence[Tensor | None]) -> _Plan:
-    """The plan for these blocks, this x, and the function's other inputs."""
-    shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in others[2:])
+def _plan(blocks: Sequence[nn.Module], norm: nn.Module | None, x: Tensor, others: Sequence[Tensor | None]) -> _Plan:
+    """The plan for the function's inputs."""
+    shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in others)
     configs = [cast(MultiHeadAttention, block._modules["attention"]).config for block in blocks]
     kinds = tuple((config.n_heads, config.kv_heads, config.head_width, config.activation) for config in configs)
-    norms = tuple((type(part), part.eps) for block in blocks for part in _parts(block)[: len(NORMS)] if part is not None)
+    parts = (norm, *chain.from_iterable(_parts(block)[: len(NORMS)] for block in blocks))
+    norms = tuple((type(part), part.eps) for part in parts if part is not None)
     return _new_plan(tuple(x.shape), torch.get_num_threads(), kinds, norms, shapes)
 
 
@@ -296,14 +315,16 @@ Kind = tuple[int, int, int, str]
 def _new_plan(x: Shape, threads: int, kinds: Sequence[Kind], norms: Norms, shapes: Sequence[Shape | None]) -> _Plan:
     """Made once: between two products that have swept the caches, making structs takes as long as a norm.
 
-    `norms` are those that the blocks have, `shapes` those of their tensors. Raises ValueError for shapes that do not belong together.
+    `norms` are those that there are, the one behind the blocks first; `shapes` those of the function's tensors. Raises ValueError for
+    shapes that do not belong together.
     """
     remaining = iter(norms)
-    each = [_struct(x, threads, kind, remaining, shapes[i * EACH : (i + 1) * EACH]) for i, kind in enumerate(kinds)]
+    norm = _Norm() if shapes[2] is None else _norm(*next(remaining), x[-1])
+    each = [_struct(x, threads, kind, remaining, shapes[FIRST + i * EACH : FIRST + (i + 1) * EACH]) for i, kind in enumerate(kinds)]
     structs, sizes = (_Block * len(each))(*each), [INTEGER() for _ in range(3)]
-    there = pack(f"{2 + len(shapes)}P", 0, 0, *(shape is not None for shape in shapes))
+    there = pack(f"{len(shapes)}P", *(shape is not None for shape in shapes))
     _library().sizes(len(each), ctypes.addressof(structs), there, *map(ctypes.addressof, sizes))
-    return _Plan(structs, *(size.value for size in sizes))
+    return _Plan(structs, norm, *(size.value for size in sizes))
 
 
 def _struct(x: Shape, threads: int, kind: Kind, norms: Iterator[tuple[type, float]], shapes: Sequence[Shape | None]) -> _Block:
@@ -325,9 +346,12 @@ def _struct(x: Shape, threads: int, kind: Kind, norms: Iterator[tuple[type, floa
         if len(shape) == 2:
             setattr(struct, name, _Linear(*NOWHERE, *shape))
         else:
-            norm, eps = next(norms)
-            setattr(struct, name, _Norm(*NOWHERE, *shape, 1 if norm is LayerNorm else 2, eps))
+            setattr(struct, name, _norm(*next(norms), *shape))
     return struct
+
+
+def _norm(kind: type, eps: float, width: int) -> _Norm:
+    return _Norm(*NOWHERE, width, 1 if kind is LayerNorm else 2, eps)
 
 
 def _places(tensors: Sequence[Tensor | None]) -> bytes:
@@ -341,7 +365,7 @@ def _call(function: Callable[..., None], plan: _Plan, *given: bytes | Tensor) ->
     spent = None if listener is None else (DOUBLE * len(PARTS))()
     begun = time.perf_counter()
     pointers = (one if isinstance(one, bytes) else one.data_ptr() for one in given)
-    function(len(plan.structs), ctypes.addressof(plan.structs), *pointers, spent)
+    function(len(plan.structs), ctypes.addressof(plan.structs), ctypes.addressof(plan.norm), *pointers, spent)
     if listener is None or spent is None:
         return
     for part, seconds in zip(PARTS, spent, strict=True):

@@ -109,17 +109,20 @@ class TinyTransformerLM(nn.Module):
             ) from None
         in_c = mask is None and cache is None and block_by_hand.fits(self.blocks, x, self.config)
         again = self.checkpoint_layers and self.training and cache is None
-        layers: list[Callable[..., Tensor]] = self._in_c(one_by_one=again) if in_c else list(self.blocks)
+        with_norm = in_c and block_by_hand.takes(self.norm)
+        layers: list[Callable[..., Tensor]] = self._in_c(again, with_norm) if in_c else list(self.blocks)
         for index, layer in enumerate(layers):
             layer = self._again_in_backward(layer) if again else layer
             x = layer(x, mask, bias=bias, rotate=rotate, cache=None if cache is None else cache.layers[index])
-        out: Tensor = self.norm(x)
+        out: Tensor = x if with_norm else self.norm(x)
         return out
 
-    def _in_c(self, one_by_one: bool) -> list[Callable[..., Tensor]]:
-        """What stands in for the blocks: one function for them all, or one for each."""
-        blocks = list(self.blocks)
-        return [partial(block_by_hand.run, some) for some in (([block] for block in blocks) if one_by_one else [blocks])]
+    def _in_c(self, one_by_one: bool, with_norm: bool) -> list[Callable[..., Tensor]]:
+        """What stands in for the blocks, and for the norm behind them: one function for them all, or one for each."""
+        blocks, last = list(self.blocks), self.norm if with_norm else None
+        if not one_by_one:
+            return [partial(block_by_hand.run, blocks, last=last)]
+        return [partial(block_by_hand.run, [block], last=last if block is blocks[-1] else None) for block in blocks]
 
     def _again_in_backward(self, block: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`block`, keeping only what it is given. Dropout draws the same numbers the second time, so not a bit of any gradient differs."""
