@@ -63,7 +63,6 @@ Listener = Callable[[str, float], None]
 
 FIELDS = ("norm1", "norm2", "q_norm", "k_norm", "query", "key", "value", "project", "gate", "up", "down")
 """What the C calls NORMS and LAYERS."""
-OPTIONAL = ("q_norm", "k_norm", "gate")
 POINTERS = ("weight", "bias", "dweight", "dbias")
 NOWHERE = (None,) * len(POINTERS)
 _listener: TraceableVar[Listener | None] = TraceableVar("block_listener", default=None)
@@ -155,13 +154,14 @@ def _is_known(block: nn.Module) -> bool:
     """A block of parts that the C knows, with an activation that it knows."""
     if type(block) is not TransformerBlock or not all(map(_is_plain, (block, block._modules["attention"], block._modules["feedforward"]))):
         return False
-    parts = dict(zip(FIELDS, _parts(block), strict=True))
-    activation = block.attention.config.activation
+    parts, activation = _parts(block), block.attention.config.activation
+    norm1, norm2, q_norm, k_norm, *layers, gate, up, down = parts
     return (
-        all(_is_plain(part) or (part is None and name in OPTIONAL) for name, part in parts.items())
+        None not in (norm1, norm2, *layers, up, down)
+        and (q_norm is None) == (k_norm is None)
+        and (gate is None) == (activation != "swiglu")
         and block.feedforward.activation is ACTIVATIONS[activation]
-        and (parts["gate"] is None) == (activation != "swiglu")
-        and (parts["q_norm"] is None) == (parts["k_norm"] is None)
+        and all(part is None or _is_plain(part) for part in parts)
     )
 
 
@@ -172,15 +172,15 @@ def _is_plain(part: nn.Module | None) -> bool:
     inside = part.__dict__  # asked for every part of every step: without the detours of nn.Module
     if "forward" in inside or inside["_backward_hooks"] or inside["_backward_pre_hooks"]:
         return False
-    for hooks in (inside["_forward_hooks"], inside["_forward_pre_hooks"]):
-        if hooks and not all(getattr(hook, "only_watches", False) for hook in hooks.values()):
+    if inside["_forward_hooks"] or inside["_forward_pre_hooks"]:
+        hooks = (*inside["_forward_hooks"].values(), *inside["_forward_pre_hooks"].values())
+        if not all(getattr(hook, "only_watches", False) for hook in hooks):
             return False
-    for weight in inside["_parameters"].values():
-        if weight is not None and not (
-            type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.is_cpu and weight.is_contiguous()
-        ):
-            return False
-    return True
+    return all(weight is None or _is_read(weight) for weight in inside["_parameters"].values())
+
+
+def _is_read(weight: Tensor) -> bool:
+    return type(weight) is nn.Parameter and weight.dtype is torch.float32 and weight.is_cpu and weight.is_contiguous()
 
 
 @contextmanager

@@ -78,7 +78,7 @@ BUGS = [
     Bug("masks forgotten", "tiny_transformer/model.py", "mask is None and cache is None and block_by_hand", "cache is None and block_by_hand", "block_by_hand"),
     Bug("recordings forgotten", PYTHON, "        and not attention.is_recording()\n", "", "block_by_hand"),
     Bug("a learner's function forgotten", PYTHON, "        and all(_without_watchers(getattr(where, name)) is original for where, name, original in FUNCTIONS)\n", "", "block_by_hand"),
-    Bug("hooks forgotten", PYTHON, "if hooks and not all(", "if False and not all(", "block_by_hand"),
+    Bug("hooks forgotten", PYTHON, "if not all(getattr(hook", "if False and not all(getattr(hook", "block_by_hand"),
     Bug("hooks of the backward pass forgotten", PYTHON, " or inside[\"_backward_hooks\"] or inside[\"_backward_pre_hooks\"]", "", "block_by_hand"),
     Bug("a part's own forward forgotten", PYTHON, "if \"forward\" in inside or inside[", "if inside[", "block_by_hand"),
     Bug("weights that lie otherwise", PYTHON, " and weight.is_contiguous()", "", "block_by_hand"),
@@ -94,8 +94,8 @@ BUGS = [
     Bug("frozen blocks keep as much as others", PYTHON, "first = learning.index(True) if True in learning else len(given)", "first = 0", "block_by_hand"),
     Bug("frozen blocks left out", PYTHON, "for some in (slice(first), slice(first, None)):", "for some in (slice(first, None),):", "block_by_hand"),
     Bug("another activation goes unnoticed", PYTHON, "        and block.feedforward.activation is ACTIVATIONS[activation]\n", "", "block_by_hand"),
-    Bug("a gate that is gone goes unnoticed", PYTHON, "        and (parts[\"gate\"] is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
-    Bug("one of two norms goes unnoticed", PYTHON, "        and (parts[\"q_norm\"] is None) == (parts[\"k_norm\"] is None)\n", "", "block_by_hand"),
+    Bug("a gate that is gone goes unnoticed", PYTHON, "        and (gate is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
+    Bug("one of two norms goes unnoticed", PYTHON, "        and (q_norm is None) == (k_norm is None)\n", "", "block_by_hand"),
     Bug("weights that do not belong together", PYTHON, "if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):", "if False:", "block_by_hand"),
     Bug("all blocks again at once", "tiny_transformer/model.py", "one_by_one=again", "one_by_one=False", "used_again"),
     # memory that is handed out again
@@ -106,4 +106,13 @@ BUGS = [
     Bug("what nobody wants is kept for ever", AGAIN, "if entry is chosen or self._loans - entry[0] > PATIENCE:", "if entry is chosen:", "used_again"),
     Bug("a piece stays where it was, and is lent again", AGAIN, "if entry is chosen or self._loans", "if self._loans", "used_again"),
     Bug("pieces never come back", AGAIN, "        weakref.finalize(lent, self._back, piece).atexit = False\n", "", "used_again"),
+    # the norm behind them
+    Bug("the last norm's gradients lost", C, "if (me == 0) add_up(&last, last_sums, 2 * d, threads);", "", "block_by_hand"),
+    Bug("the last norm's input not kept", C, "layer->out = i == n - 1 && !tensors[2] ? out :", "layer->out = i == n - 1 ? out :", "block_by_hand"),
+    Bug("the last norm's gradient where the layer writes", C, "*to = n % 2 ? between : dx;", "*to = n % 2 ? dx : between;", "block_by_hand"),
+    Bug("the last norm twice", "tiny_transformer/model.py", "x if with_norm else self.norm(x)", "self.norm(x)", "block_by_hand"),
+    Bug("any norm behind them", PYTHON, "return type(norm) in (LayerNorm, RMSNorm) and _is_plain(norm)", "return type(norm) in (LayerNorm, RMSNorm)", "block_by_hand"),
+    Bug("no norm where nothing learns", PYTHON, "return x if last is None or first < len(given) else last(x)", "return x", "block_by_hand"),
+    Bug("the norm behind the first block that is computed again", "tiny_transformer/model.py", "last=last if block is blocks[-1] else None", "last=last if block is blocks[0] else None", "block_by_hand"),
+    Bug("a norm missing goes unnoticed", PYTHON, "        None not in (norm1, norm2, *layers, up, down)\n        and ", "        ", "block_by_hand"),
 ]  # fmt: skip

@@ -100,7 +100,7 @@ def _all_asked(targets: "Tensor", vocab: int) -> bool:
     if not targets.numel():
         return False
     lowest, highest = targets.aminmax()
-    if lowest >= 0 and highest < vocab:
+    if lowest.item() >= 0 and highest.item() < vocab:
         return True
     wrong = targets[(targets >= vocab) | ((targets < 0) & (targets != IGNORE))]
     if wrong.numel():
