@@ -169,7 +169,7 @@ BUGS = [
         "",
         "model",
     ),
-    Bug("no norm before the output", "tiny_transformer/model.py", "out: Tensor = self.norm(x)", "out: Tensor = x", "model"),
+    Bug("no norm before the output", "tiny_transformer/model.py", "out: Tensor = x if with_norm else self.norm(x)", "out: Tensor = x", "model"),
     Bug(
         "branches start too large",
         "tiny_transformer/initialization.py",
