@@ -60,8 +60,8 @@ BUGS = [
     Bug("a changed header leaves the old library", "tiny_transformer/native.py", "for path in (source, *sorted(FOLDER.glob(\"**/*.h\")))]", "for path in (source,)]", "native"),
     # one layer after the other
     Bug("every layer reads the first one's input", C, "i++, x = layers[i - 1].out)", "i++)", "block_by_hand"),
-    Bug("every layer has the first one's weights", C, "tensors + 2 + i * EACH", "tensors + 2", "block_by_hand"),
-    Bug("every layer's gradients where the first one's lie", C, "gradients + 2 + i * EACH", "gradients + 2", "block_by_hand"),
+    Bug("every layer has the first one's weights", C, "tensors + FIRST + i * EACH", "tensors + FIRST", "block_by_hand"),
+    Bug("every layer's gradients where the first one's lie", C, "gradients + FIRST + i * EACH", "gradients + FIRST", "block_by_hand"),
     Bug("every layer has the first one's shape", C, "filled(shapes + i, ", "filled(shapes, ", "block_by_hand"),
     Bug("the gradient of the layer above lost", C, "i >= 0; i--, w.dout = w.dx)", "i >= 0; i--)", "block_by_hand"),
     Bug("a layer's gradient written over the one it is worked out from", C, "w.dx = i % 2 ? between : dx", "w.dx = dx", "block_by_hand"),

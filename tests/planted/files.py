@@ -129,8 +129,8 @@ BUGS = [
     Bug(
         "what is not asked counts too",
         "tiny_transformer/training/objectives.py",
-        "if lowest >= 0 and highest < vocab:",
-        "if highest < vocab:",
+        "if lowest.item() >= 0 and highest.item() < vocab:",
+        "if highest.item() < vocab:",
         "objectives",
     ),
     Bug(
