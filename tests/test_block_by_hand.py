@@ -26,6 +26,7 @@ from tiny_transformer.block_by_hand import LAYERS, NORMS, PARTS, WEIGHTS, Blocks
 from tiny_transformer.feedforward import ACTIVATIONS
 from tiny_transformer.model import TinyTransformerLM
 from tiny_transformer.native import INTEGER, POINTER
+from tiny_transformer.normalization import LayerNorm
 from tiny_transformer.utils.reference import reference_path
 
 pytestmark = needs_compiler
@@ -222,6 +223,10 @@ def test_weights_replaced_by_larger_ones_are_noticed(calls):
         model(ids)
     model.blocks[1].attention.W_key.weight = nn.Parameter(torch.ones(5, 24))
     with pytest.raises(ValueError, match=r"key has weights of shape \(5, 24\)"):
+        model(ids)
+    model = model_of("gpt2")
+    model.norm = LayerNorm(23)
+    with pytest.raises(ValueError, match=r"last norm has weights of shape \(23,\) and biases of \(23,\): they must be \(24,\) and \(24,\)"):
         model(ids)
 
 

@@ -319,6 +319,7 @@ def _new_plan(x: Shape, threads: int, kinds: Sequence[Kind], norms: Norms, shape
     shapes that do not belong together.
     """
     remaining = iter(norms)
+    _check("last norm", shapes[2], shapes[3], x[-1:])
     norm = _Norm() if shapes[2] is None else _norm(*next(remaining), x[-1])
     each = [_struct(x, threads, kind, remaining, shapes[FIRST + i * EACH : FIRST + (i + 1) * EACH]) for i, kind in enumerate(kinds)]
     structs, sizes = (_Block * len(each))(*each), [INTEGER() for _ in range(3)]
@@ -336,11 +337,7 @@ def _struct(x: Shape, threads: int, kind: Kind, norms: Iterator[tuple[type, floa
     expected = ((d,), (d,), (d_head,), (d_head,), (across, d), (across_kv, d), (across_kv, d), (d, across), (ff, d), (ff, d), (d, ff))
     struct = _Block(*x, heads, kv_heads, d_head, ff, ORDER.index(activation), threads)
     for name, shape in zip(FIELDS, expected, strict=True):
-        if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):
-            raise ValueError(
-                f"a block's {name} has weights of shape {weights[name]} and biases of {biases[name]}: "
-                f"they must be {shape} and {shape[:1]}. Replace what is side by side together"
-            )
+        _check(name, weights[name], biases[name], shape)
         if weights[name] is None:
             continue
         if len(shape) == 2:
@@ -348,6 +345,14 @@ def _struct(x: Shape, threads: int, kind: Kind, norms: Iterator[tuple[type, floa
         else:
             setattr(struct, name, _norm(*next(norms), *shape))
     return struct
+
+
+def _check(name: str, weight: Shape | None, bias: Shape | None, expected: Shape) -> None:
+    if weight not in (None, expected) or bias not in (None, expected[:1]):
+        raise ValueError(
+            f"the {name} has weights of shape {weight} and biases of {bias}: they must be {expected} and {expected[:1]}. "
+            "Replace what is side by side together"
+        )
 
 
 def _norm(kind: type, eps: float, width: int) -> _Norm:

@@ -1,7 +1,7 @@
 """Memory that is handed out again, in large pages: for what a training step writes anew every time.
 
 Pieces of some megabytes go back to the system when they are freed, and come back as pages that it must find and clear one by one, 4 kB
-each: a sixth of a step. Here they stay, and lie in pages of 2 MB where the system has them.
+each: an eighth of a step. Here they stay, and lie in pages of 2 MB where the system has them.
 Left out: what they are for (`block_by_hand.py`). Read before: nothing.
 """
 

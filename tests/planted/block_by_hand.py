@@ -96,7 +96,7 @@ BUGS = [
     Bug("another activation goes unnoticed", PYTHON, "        and block.feedforward.activation is ACTIVATIONS[activation]\n", "", "block_by_hand"),
     Bug("a gate that is gone goes unnoticed", PYTHON, "        and (gate is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
     Bug("one of two norms goes unnoticed", PYTHON, "        and (q_norm is None) == (k_norm is None)\n", "", "block_by_hand"),
-    Bug("weights that do not belong together", PYTHON, "if weights[name] not in (None, shape) or biases[name] not in (None, shape[:1]):", "if False:", "block_by_hand"),
+    Bug("weights that do not belong together", PYTHON, "if weight not in (None, expected) or bias not in (None, expected[:1]):", "if False:", "block_by_hand"),
     Bug("all blocks again at once", "tiny_transformer/model.py", "self._in_c(again, with_norm)", "self._in_c(False, with_norm)", "used_again"),
     # memory that is handed out again
     Bug("memory lent twice", AGAIN, "torch.frombuffer(lent, ", "torch.frombuffer(piece, ", "used_again"),
