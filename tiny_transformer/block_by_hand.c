@@ -722,7 +722,7 @@ static void add_up(const Norm *norm, const float *sums, int64_t step, int thread
 }
 
 static void backwards_before(Work *w, int64_t t, int64_t end) {
-    for (; t < end; t += TOKENS) 
+    for (; t < end; t += TOKENS)
         before_attention(w->b, &w->k, &w->s, w->dout, t, LEAST(TOKENS, end - t), w->own, w->sums.norm2, &w->clock);
 }
 
@@ -739,7 +739,7 @@ static void backwards_between(Work *w, int64_t pair, int64_t end) {
 }
 
 static void backwards_after(Work *w, int64_t t, int64_t end) {
-    for (; t < end; t += TOKENS) 
+    for (; t < end; t += TOKENS)
         to_the_input(w->b, &w->k, &w->s, w->x, t, LEAST(TOKENS, end - t), w->own, &w->sums, w->dx, &w->clock);
 }
 
