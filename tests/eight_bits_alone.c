@@ -2,7 +2,7 @@
 
 #include "sampling/eight_bits.h"
 
-float round_off_for_test(const float *x, int64_t in, int16_t *whole) { return round_off(x, in, whole); }
+float quantize_for_test(const float *x, int64_t in, int16_t *whole) { return quantize(x, in, whole); }
 
 void tiles_for_test(const int16_t *x, const int8_t *values, int64_t in, float *y, int64_t rows, int64_t width) {
     whole_tiles(x, values, in, y, (int)rows, width);

@@ -209,6 +209,15 @@ def test_each_block_may_have_a_shape_of_its_own(calls):
     assert len(calls) == 8
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_one_block_may_stand_there_more_than_once(again, calls):
+    model, ids = model_of("gpt2", n_layers=3), some(2, 9)
+    model.blocks[2] = model.blocks[0]
+    model.checkpoint_layers = again
+    assert_near(loss_and_gradients(model, ids), exact(model, ids))
+    assert len(calls) == (6 if again else 3)
+
+
 def test_weights_replaced_by_larger_ones_are_noticed(calls):
     model, ids = model_of("gpt2"), some(2, 9)
     loss_and_gradients(model, ids)

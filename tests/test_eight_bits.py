@@ -16,7 +16,7 @@ from tiny_transformer.native import FLAGS, FLOAT, FOLDER, INTEGER, POINTER
 pytestmark = needs_compiler
 SOURCE = Path(__file__).with_name("eight_bits_alone.c")
 FUNCTIONS = {
-    "round_off_for_test": (FLOAT, [POINTER, INTEGER, POINTER]),
+    "quantize_for_test": (FLOAT, [POINTER, INTEGER, POINTER]),
     "tiles_for_test": (None, [POINTER, POINTER, INTEGER, POINTER, INTEGER, INTEGER]),
     "lanes": (INTEGER, []),
 }
@@ -47,7 +47,7 @@ def rounded(c, x):
     """x (items, in) as whole numbers (items, in rounded up), and their scales."""
     items, size = x.shape
     whole = np.full((items, size + size % 2), 99, dtype=np.int16)
-    scales = [c.round_off_for_test(row.ctypes.data, size, to.ctypes.data) for row, to in zip(x, whole, strict=True)]
+    scales = [c.quantize_for_test(row.ctypes.data, size, to.ctypes.data) for row, to in zip(x, whole, strict=True)]
     return whole, np.array(scales, dtype=np.float32)
 
 

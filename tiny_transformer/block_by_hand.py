@@ -25,11 +25,11 @@ from tiny_transformer import attention, by_hand, embeddings, feedforward, multi_
 from tiny_transformer.config import ModelConfig
 from tiny_transformer.feedforward import ACTIVATIONS, FeedForward
 from tiny_transformer.linear import Linear
+from tiny_transformer.memory_pool import MemoryPool
 from tiny_transformer.multi_head import MultiHeadAttention
 from tiny_transformer.native import DOUBLE, INTEGER, POINTER, declared, library
 from tiny_transformer.normalization import LayerNorm, RMSNorm
 from tiny_transformer.transformer_block import TransformerBlock
-from tiny_transformer.used_again import Memory
 from tiny_transformer.utils.reference import TraceableVar
 
 KNOWN = {TransformerBlock, MultiHeadAttention, FeedForward, LayerNorm, RMSNorm, Linear}
@@ -66,7 +66,7 @@ FIELDS = ("norm1", "norm2", "q_norm", "k_norm", "query", "key", "value", "projec
 POINTERS = ("weight", "bias", "dweight", "dbias")
 NOWHERE = (None,) * len(POINTERS)
 _listener: TraceableVar[Listener | None] = TraceableVar("block_listener", default=None)
-_memory = Memory()
+_memory = MemoryPool()
 
 
 class _Norm(ctypes.Structure):
@@ -203,6 +203,7 @@ def run(
     """x through `block(x, rotate=rotate)` of one block after the other, in C, for blocks that `fits`: (batch, seq, d_model) to the same.
 
     `rotate` is the model's: `embeddings.rotate` with its cos and sin. `last` is a norm that `takes`, and comes after the blocks.
+    Raises ValueError for weights whose shapes do not belong together.
     """
     angles = rotate.keywords if isinstance(rotate, partial) else {}
     given = [_given(block, x) for block in blocks]  # dropout draws its numbers in the order of the blocks
@@ -231,7 +232,7 @@ def _weights(part: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
 def _parts(block: nn.Module) -> tuple[nn.Module | None, ...]:
     """NORMS and LAYERS: without the detours of nn.Module, for they are asked for at every step."""
     own = block._modules
-    heads, network = own["attention"]._modules, own["feedforward"]._modules  # type: ignore[union-attr]
+    heads, network = (cast(nn.Module, own[part])._modules for part in ("attention", "feedforward"))
     return (
         own["norm1"], own["norm2"], heads.get("q_norm"), heads.get("k_norm"), heads["W_query"], heads["W_key"], heads["W_value"],
         heads["out_proj"], network.get("gate"), network["up"], network["down"],

@@ -122,7 +122,8 @@ class TinyTransformerLM(nn.Module):
         blocks, last = list(self.blocks), self.norm if with_norm else None
         if not one_by_one:
             return [partial(block_by_hand.run, blocks, last=last)]
-        return [partial(block_by_hand.run, [block], last=last if block is blocks[-1] else None) for block in blocks]
+        norms = (*[None] * (len(blocks) - 1), last)
+        return [partial(block_by_hand.run, [block], last=norm) for block, norm in zip(blocks, norms, strict=True)]
 
     def _again_in_backward(self, block: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """`block`, keeping only what it is given. Dropout draws the same numbers the second time, so not a bit of any gradient differs."""

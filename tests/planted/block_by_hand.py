@@ -4,7 +4,7 @@ from tests.planted.bug import Bug
 
 PYTHON, C = "tiny_transformer/block_by_hand.py", "tiny_transformer/block_by_hand.c"
 PRODUCTS, NUMBERS = "tiny_transformer/products.h", "tiny_transformer/vectors.h"
-AGAIN = "tiny_transformer/used_again.py"
+AGAIN = "tiny_transformer/memory_pool.py"
 WATCHING = "tiny_transformer/training/part_times.py"
 
 BUGS = [
@@ -97,15 +97,15 @@ BUGS = [
     Bug("a gate that is gone goes unnoticed", PYTHON, "        and (gate is None) == (activation != \"swiglu\")\n", "", "block_by_hand"),
     Bug("one of two norms goes unnoticed", PYTHON, "        and (q_norm is None) == (k_norm is None)\n", "", "block_by_hand"),
     Bug("weights that do not belong together", PYTHON, "if weight not in (None, expected) or bias not in (None, expected[:1]):", "if False:", "block_by_hand"),
-    Bug("all blocks again at once", "tiny_transformer/model.py", "self._in_c(again, with_norm)", "self._in_c(False, with_norm)", "used_again"),
+    Bug("all blocks again at once", "tiny_transformer/model.py", "self._in_c(again, with_norm)", "self._in_c(False, with_norm)", "memory_pool"),
     # memory that is handed out again
-    Bug("memory lent twice", AGAIN, "torch.frombuffer(lent, ", "torch.frombuffer(piece, ", "used_again"),
-    Bug("much too large a piece is lent", AGAIN, "size <= len(entry[1]) <= WASTE * size", "size <= len(entry[1])", "used_again"),
-    Bug("too small a piece is lent", AGAIN, "if size <= len(entry[1]) <= WASTE * size", "if len(entry[1]) <= WASTE * size", "used_again"),
-    Bug("the largest that fits is lent", AGAIN, "chosen = min(fitting", "chosen = max(fitting", "used_again"),
-    Bug("what nobody wants is kept for ever", AGAIN, "if entry is chosen or self._loans - entry[0] > PATIENCE:", "if entry is chosen:", "used_again"),
-    Bug("a piece stays where it was, and is lent again", AGAIN, "if entry is chosen or self._loans", "if self._loans", "used_again"),
-    Bug("pieces never come back", AGAIN, "        weakref.finalize(lent, self._back, piece).atexit = False\n", "", "used_again"),
+    Bug("memory lent twice", AGAIN, "torch.frombuffer(lent, ", "torch.frombuffer(piece, ", "memory_pool"),
+    Bug("much too large a piece is lent", AGAIN, "size <= len(entry[1]) <= WASTE * size", "size <= len(entry[1])", "memory_pool"),
+    Bug("too small a piece is lent", AGAIN, "if size <= len(entry[1]) <= WASTE * size", "if len(entry[1]) <= WASTE * size", "memory_pool"),
+    Bug("the largest that fits is lent", AGAIN, "chosen = min(fitting", "chosen = max(fitting", "memory_pool"),
+    Bug("what nobody wants is kept for ever", AGAIN, "if entry is chosen or self._loans - entry[0] > PATIENCE:", "if entry is chosen:", "memory_pool"),
+    Bug("a piece stays where it was, and is lent again", AGAIN, "if entry is chosen or self._loans", "if self._loans", "memory_pool"),
+    Bug("pieces never come back", AGAIN, "        weakref.finalize(lent, self._back, piece).atexit = False\n", "", "memory_pool"),
     # the norm behind them
     Bug("the last norm's gradients lost", C, "if (me == 0) add_up(&last, last_sums, 2 * d, threads);", "", "block_by_hand"),
     Bug("the last norm's input not kept", C, "layer->out = i == n - 1 && !tensors[2] ? out :", "layer->out = i == n - 1 ? out :", "block_by_hand"),
@@ -113,6 +113,6 @@ BUGS = [
     Bug("the last norm twice", "tiny_transformer/model.py", "x if with_norm else self.norm(x)", "self.norm(x)", "block_by_hand"),
     Bug("any norm behind them", PYTHON, "return type(norm) in (LayerNorm, RMSNorm) and _is_plain(norm)", "return type(norm) in (LayerNorm, RMSNorm)", "block_by_hand"),
     Bug("no norm where nothing learns", PYTHON, "return x if last is None or first < len(given) else last(x)", "return x", "block_by_hand"),
-    Bug("the norm behind the first block that is computed again", "tiny_transformer/model.py", "last=last if block is blocks[-1] else None", "last=last if block is blocks[0] else None", "block_by_hand"),
+    Bug("the norm behind the first block that is computed again", "tiny_transformer/model.py", "norms = (*[None] * (len(blocks) - 1), last)", "norms = (last, *[None] * (len(blocks) - 1))", "block_by_hand"),
     Bug("a norm missing goes unnoticed", PYTHON, "        None not in (norm1, norm2, *layers, up, down)\n        and ", "        ", "block_by_hand"),
 ]  # fmt: skip

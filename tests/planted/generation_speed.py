@@ -116,7 +116,7 @@ BUGS = [
     Bug("only the last 512 products count", EIGHT, "if (from) before = *to;", "", "eight_bits"),
     Bug("weights without a sign", EIGHT, "_mm512_cvtepi8_epi16", "_mm512_cvtepu8_epi16", "eight_bits native"),
     Bug("the second of a pair twice", EIGHT, "sum[lane] += (int32_t)x[0] *", "sum[lane] += (int32_t)x[1] *", "eight_bits"),
-    Bug("three items are four", EIGHT, "else if (R == 3) three_whole_wide(x, values, in, y);", "else if (R == 3) two_whole_wide(x, values, in, y);", "eight_bits native"),
+    Bug("three items are two", "tiny_transformer/sampling/tiles.h", "else if (R == 3) name##_three_wide", "else if (R == 3) name##_two_wide", "eight_bits native"),
     Bug("each item has the first one's scale", C, "m->scales[o + c] * rounded.scales[r + i]", "m->scales[o + c] * rounded.scales[0]", "native decode_step"),
     Bug("pairs of weights lie one behind the other", C, "PACK(pack_bytes, int8_t, PAIR)", "PACK(pack_bytes, int8_t, 1)", "native decode_step"),
     Bug("an odd matrix overlaps the next", WEIGHTS, "weight.size(1) % 2 if weight.dtype == torch.int8 else 0", "0", "native"),

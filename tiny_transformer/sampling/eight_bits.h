@@ -3,7 +3,7 @@
    the largest, where a weight may be off by 1/254 of the largest of its row; and sums are exact, whatever their order.
    Included by `whole_step.c`. */
 
-#include "vectors.h"
+#include "tiles.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -22,7 +22,7 @@ enum {
 INLINE int64_t even(int64_t n) { return n + n % 2; }
 
 /* x (in) as scale · whole (even(in)); returns the scale, NaN where a number of x is not finite. */
-APART float round_off(const float *x, int64_t in, int16_t *restrict whole) {
+APART float quantize(const float *x, int64_t in, int16_t *restrict whole) {
     const int32_t infinite = 0x7f800000;
     int32_t most = 0;
     for (int64_t k = 0; k < in; k++) {
@@ -104,23 +104,5 @@ INLINE void whole_tile(const int16_t *x, const int8_t *values, int64_t in, float
     }
 }
 
-#define WHOLE_TILE(name, R, C) \
-    APART void name(const int16_t *x, const int8_t *values, int64_t in, float *y) { whole_tile(x, values, in, y, R, C); }
-WHOLE_TILE(one_whole_wide, 1, 4)
-WHOLE_TILE(two_whole_wide, 2, 4)
-WHOLE_TILE(three_whole_wide, 3, 4)
-WHOLE_TILE(four_whole_wide, 4, 4)
-WHOLE_TILE(one_whole_narrow, 1, 1)
-WHOLE_TILE(four_whole_narrow, 4, 1)
-
 /* R ≤ 4 items times one block. */
-static void whole_tiles(const int16_t *x, const int8_t *values, int64_t in, float *y, int R, int64_t width) {
-    if (width == LANES) {
-        if (R == 4) four_whole_narrow(x, values, in, y);
-        else
-            for (int r = 0; r < R; r++) one_whole_narrow(x + r * even(in), values, in, y + r * LANES);
-    } else if (R == 4) four_whole_wide(x, values, in, y);
-    else if (R == 3) three_whole_wide(x, values, in, y);
-    else if (R == 2) two_whole_wide(x, values, in, y);
-    else one_whole_wide(x, values, in, y);
-}
+TILES(whole_tiles, whole_tile, int16_t, int8_t, even(in))

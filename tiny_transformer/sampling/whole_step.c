@@ -93,32 +93,14 @@ INLINE void tile(const float *x, const float *w, int64_t in, float *y, const int
         for (int c = 0; c < C; c++) *(vec *)(y + (r * C + c) * LANES) = sum[r][c];
 }
 
-#define TILE(name, R, C) \
-    APART void name(const float *x, const float *w, int64_t in, float *y) { tile(x, w, in, y, R, C); }
-TILE(one_wide, 1, 4)
-TILE(two_wide, 2, 4)
-TILE(three_wide, 3, 4)
-TILE(four_wide, 4, 4)
-TILE(one_narrow, 1, 1)
-TILE(four_narrow, 4, 1)
-
 /* R ≤ 4 items times one block. */
-static void tiles(const float *x, const float *w, int64_t in, float *y, int R, int64_t width) {
-    if (width == LANES) {
-        if (R == 4) four_narrow(x, w, in, y);
-        else
-            for (int r = 0; r < R; r++) one_narrow(x + r * in, w, in, y + r * LANES);
-    } else if (R == 4) four_wide(x, w, in, y);
-    else if (R == 3) three_wide(x, w, in, y);
-    else if (R == 2) two_wide(x, w, in, y);
-    else one_wide(x, w, in, y);
-}
+TILES(tiles, tile, float, float, in)
 
 /* A thread's memory for x as whole numbers: n items of at most `most` of them, and their scales. */
 typedef struct {
     int16_t *whole;
     float *scales;
-} Rounded;
+} Activations;
 
 static int64_t rounded_size(const Model *m, int64_t n) {
     int64_t most = m->heads * m->d_head;
@@ -127,7 +109,7 @@ static int64_t rounded_size(const Model *m, int64_t n) {
     return n * (even(most) / 2 + 1);
 }
 
-static Rounded rounded_at(float *memory, int64_t n) { return (Rounded){(int16_t *)(memory + n), memory}; }
+static Activations rounded_at(float *memory, int64_t n) { return (Activations){(int16_t *)(memory + n), memory}; }
 
 /* Which of `all` pieces thread `me` does: from *first up to, but without, *end; in bundles of `unit`. */
 INLINE void share(int64_t all, int64_t unit, int me, int threads, int64_t *first, int64_t *end) {
@@ -143,10 +125,10 @@ INLINE void my_outputs(const Matrix *m, int me, int threads, int64_t *first, int
 }
 
 /* y (n, out) = x (n, in) Wᵀ + bias (+ stream), the outputs from o, where a block begins, up to, but without, `end`. */
-APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int64_t o, int64_t end, Rounded rounded) {
+APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int64_t o, int64_t end, Activations rounded) {
     float sums[4 * 4 * LANES];
     int64_t in = m->in;
-    for (int64_t i = 0; i < n && m->values; i++) rounded.scales[i] = round_off(x + i * in, in, rounded.whole + i * even(in));
+    for (int64_t i = 0; i < n && m->values; i++) rounded.scales[i] = quantize(x + i * in, in, rounded.whole + i * even(in));
     for (; o < end; o += m->width) {
         int64_t here = end - o < m->width ? end - o : m->width;
         for (int64_t r = 0; r < n; r += 4) {
@@ -167,7 +149,7 @@ APART void outputs(const Matrix *m, const float *x, int64_t n, float *y, const f
 }
 
 /* This thread's outputs of a product. */
-static void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads, Rounded rounded) {
+static void product(const Matrix *m, const float *x, int64_t n, float *y, const float *stream, int me, int threads, Activations rounded) {
     int64_t first, end;
     my_outputs(m, me, threads, &first, &end);
     outputs(m, x, n, y, stream, first, end, rounded);
@@ -436,7 +418,7 @@ int run(const Model *m, int64_t n, int64_t column, const int64_t *padding, const
     {
         int me = omp_get_thread_num(), threads = omp_get_num_threads();
         float *normed = own + me * own_scratch(m, n), *scores = normed + n * d;
-        Rounded rounded = rounded_at(scores + m->columns, n);
+        Activations rounded = rounded_at(scores + m->columns, n);
         int64_t first, end;
         share(n, 1, me, threads, &first, &end);
         for (int64_t i = first; i < end; i++) {

@@ -1,4 +1,4 @@
-"""Memory that is handed out again, in large pages: for what a training step writes anew every time.
+"""A pool of memory that is handed out again, in large pages: for what a training step writes anew every time.
 
 Pieces of some megabytes go back to the system when they are freed, and come back as pages that it must find and clear one by one, 4 kB
 each: an eighth of a step. Here they stay, and lie in pages of 2 MB where the system has them.
@@ -22,7 +22,7 @@ PATIENCE = 64
 """After how many loans a piece that nobody wanted goes back to the system."""
 
 
-class Memory:
+class MemoryPool:
     """Pieces that nobody uses now, and a way to lend one."""
 
     def __init__(self) -> None:
@@ -31,7 +31,10 @@ class Memory:
         self._lock = threading.Lock()
 
     def take(self, numbers: int) -> Tensor:
-        """(numbers,) float32 of any content. The piece comes back by itself when nothing looks at this memory any more."""
+        """(numbers,) float32 of any content. The piece comes back by itself when nothing looks at this memory any more.
+
+        Raises OSError where the system has no more.
+        """
         size = max(numbers, 1) * NUMBER
         piece = self._fitting(size)
         lent = (ctypes.c_char * size).from_buffer(piece)  # every tensor that shares this memory keeps it alive
@@ -60,7 +63,7 @@ def _new(size: int) -> mmap.mmap:
 
 
 if __name__ == "__main__":
-    memory = Memory()
+    memory = MemoryPool()
     first = memory.take(1_000_000)
     place, view = first.data_ptr(), first[5:].detach()
     del first

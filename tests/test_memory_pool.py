@@ -9,21 +9,21 @@ import torch
 
 from tests.compiler import needs_compiler
 from tests.options import small_config
-from tiny_transformer import block_by_hand, used_again
+from tiny_transformer import block_by_hand, memory_pool
+from tiny_transformer.memory_pool import PATIENCE, WASTE, MemoryPool
 from tiny_transformer.model import TinyTransformerLM
-from tiny_transformer.used_again import PATIENCE, WASTE, Memory
 
 
 @pytest.fixture
 def made(monkeypatch):
     """The sizes of new pieces, in bytes."""
-    sizes, plain = [], used_again._new
-    monkeypatch.setattr(used_again, "_new", lambda size: sizes.append(size) or plain(size))
+    sizes, plain = [], memory_pool._new
+    monkeypatch.setattr(memory_pool, "_new", lambda size: sizes.append(size) or plain(size))
     return sizes
 
 
 def test_a_piece_is_lent_again_when_nothing_looks_at_it_any_more(made):
-    memory = Memory()
+    memory = MemoryPool()
     assert memory.take(5000).shape == (5000,) and memory.take(5000).dtype == torch.float32
     for alias in (lambda t: t[7:], lambda t: t.detach(), lambda t: t.view(50, 100).T, lambda t: t.numpy(), lambda t: t.untyped_storage()):
         first = memory.take(5000)
@@ -40,7 +40,7 @@ def test_a_piece_is_lent_again_when_nothing_looks_at_it_any_more(made):
 
 
 def test_numbers_stay_as_long_as_somebody_looks():
-    memory, held = Memory(), []
+    memory, held = MemoryPool(), []
     for turn in range(200):
         piece = memory.take(random.Random(turn).randint(1, 3000)).fill_(turn)
         held.append((turn, piece[len(piece) // 2 :]))
@@ -50,7 +50,7 @@ def test_numbers_stay_as_long_as_somebody_looks():
 
 
 def test_a_piece_much_larger_than_asked_for_is_not_lent(made):
-    memory = Memory()
+    memory = MemoryPool()
     memory.take(10_000)
     for numbers in (10_000 // WASTE, 10_000 // WASTE - 1, 10_001):
         memory.take(numbers)
@@ -58,7 +58,7 @@ def test_a_piece_much_larger_than_asked_for_is_not_lent(made):
 
 
 def test_the_smallest_that_fits_is_lent(made):
-    memory = Memory()
+    memory = MemoryPool()
     pieces = [memory.take(n) for n in (1300, 1000, 1200)]
     smallest = pieces[1].data_ptr()
     del pieces
@@ -66,7 +66,7 @@ def test_the_smallest_that_fits_is_lent(made):
 
 
 def test_what_nobody_wants_goes_back_to_the_system():
-    memory = Memory()
+    memory = MemoryPool()
     memory.take(1_000_000)
     for _ in range(PATIENCE + 1):
         memory.take(10)
@@ -78,7 +78,7 @@ def test_what_nobody_wants_goes_back_to_the_system():
 
 
 def test_many_threads_take_and_return():
-    memory, wrong = Memory(), []
+    memory, wrong = MemoryPool(), []
 
     def work(me):
         for turn in range(300):
@@ -95,14 +95,14 @@ def test_many_threads_take_and_return():
 
 
 def test_nothing_is_asked_for_is_one_number():
-    assert Memory().take(0).shape == (0,)
+    assert MemoryPool().take(0).shape == (0,)
 
 
 @needs_compiler
 @pytest.mark.parametrize("again", [False, True])
 def test_a_training_step_takes_no_new_memory_after_the_first(again, made, monkeypatch):
     """Not while the last step's loss, whose graph is spent, is still in a variable; nor with blocks computed again."""
-    monkeypatch.setattr(block_by_hand, "_memory", Memory())
+    monkeypatch.setattr(block_by_hand, "_memory", MemoryPool())
     model = TinyTransformerLM(small_config("modern"), seed=0).train()
     model.checkpoint_layers = again
     ids, counts = torch.randint(17, (2, 9)), []
@@ -133,7 +133,7 @@ def test_blocks_computed_again_keep_no_more_than_one_of_them(made, monkeypatch):
     model = TinyTransformerLM(small_config("gpt2", n_layers=6, d_model=64, d_ff=256, max_seq_len=64), seed=0).train()
     largest = []
     for model.checkpoint_layers in (False, True):
-        monkeypatch.setattr(block_by_hand, "_memory", Memory())
+        monkeypatch.setattr(block_by_hand, "_memory", MemoryPool())
         made.clear()
         model(torch.randint(17, (16, 64))).square().mean().backward()
         largest.append(max(made))
