@@ -50,7 +50,7 @@ def read(model, ids, padding=None, **more):
     return step
 
 
-ROUNDED = 5e-4
+ROUNDED = 1e-3
 """How far logits may lie apart where both round x to sixteen bits before each product: a number in between two goes either way, and all
 that follows from it is off by a step. The products alone are held exact in `test_eight_bits.py`."""
 
